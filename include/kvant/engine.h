@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+/* engine.h: run a language model on a quantized key/value cache.
+ *
+ * A model is a loaded file: weights, vocabulary, chat template; read-only, shared by all its sessions.
+ * A session is one timeline of tokens and its cache; it is where prefill, decoding and truncation happen.
+ * A sampler turns logits into the next token.
+ *
+ * Ownership and errors as in kvant.h. A session and a sampler are used from one thread at a time. */
+#ifndef KVANT_ENGINE_H
+#define KVANT_ENGINE_H
+
+#include "kvant/kvant.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- model ---- */
+
+typedef struct kvant_model kvant_model;
+
+/* The cache settings of mlx-engine, and Kvant's. Given when a model is loaded; every session inherits them. */
+typedef struct kvant_kv_params {
+    const char *kv;          /* a format or a pair "K/V" (kvant.h, formats); NULL: from the fields below */
+    int kv_bits;             /* 0: unset. 2, 3, 4, 5, 6, 8 */
+    int k_bits, v_bits;      /* 0: kv_bits */
+    int kv_group_size;       /* 0: unset (64). 32, 64, 128. Without bits: KVANT_EINVAL */
+    const char *kv_codec;    /* NULL: the default. "affine", "f16", "f32" */
+    int quantized_kv_start;  /* 0: from the first token */
+    int max_kv_size;         /* 0: no window */
+    bool compat_mlx;         /* mlx-lm's order and rules (attend first, quantize after the chunk; max_kv_size is ignored with a
+                                warning while bits are set) */
+} kvant_kv_params;
+
+typedef struct kvant_load_params {
+    int n_threads;           /* 0: the physical cores */
+    kvant_isa isa;           /* KVANT_ISA_BEST */
+    bool vocab_only;         /* no weights are read: tokenizing only; also for files without weights */
+    int prefill_step_size;   /* tokens a prefill chunk, 0: 512 */
+    kvant_kv_params kv;
+} kvant_load_params;
+
+void kvant_load_params_default(kvant_load_params *p);
+kvant_status kvant_model_open(const char *path, const kvant_load_params *params, kvant_model **out, kvant_error *err);
+void kvant_model_close(kvant_model *m);
+
+/* What the first line of the program says. Strings live as long as the model. */
+typedef struct kvant_model_info {
+    const char *name, *architecture, *path;
+    const char *kit;             /* "text" */
+    int n_layer, n_head, n_kv_head, head_dim, n_embd, n_vocab;
+    const int *layer_window;     /* [n_layer], 0: whole context; NULL where only the vocabulary is there */
+    int64_t n_context_train, n_parameters;
+    size_t weight_bytes, file_bytes;
+    kvant_format k, v;           /* the formats really used */
+    double kv_bits_total;        /* per stored element, K and V together */
+    int n_threads;
+    kvant_isa isa;
+} kvant_model_info;
+void kvant_model_get_info(const kvant_model *m, kvant_model_info *out);
+/* Bytes of cache that n_tokens of one session take with the model's settings, or with other formats (kv as in kvant_kv_params). */
+size_t kvant_model_cache_bytes(const kvant_model *m, int64_t n_tokens);
+kvant_status kvant_model_cache_bytes_for(const kvant_model *m, const char *kv, int64_t n_tokens, size_t *out, kvant_error *err);
+
+/* ---- what is in a file, for people (kvant inspect) ---- */
+
+typedef struct kvant_file kvant_file;
+/* Opens without reading weights. */
+kvant_status kvant_file_open(const char *path, kvant_file **out, kvant_error *err);
+void kvant_file_close(kvant_file *f);
+int kvant_file_n_metadata(const kvant_file *f);
+/* key and a readable value (long arrays are cut with their length) into buffers of the caller, NUL-terminated, cut at their sizes. */
+kvant_status kvant_file_metadata(const kvant_file *f, int index, char *key, size_t key_size, char *type, size_t type_size, char *value,
+                                 size_t value_size);
+typedef struct kvant_file_tensor {
+    char name[128], type[16];
+    int n_dims;
+    int64_t dims[4];
+    size_t bytes;
+} kvant_file_tensor;
+int kvant_file_n_tensors(const kvant_file *f);
+kvant_status kvant_file_tensor_at(const kvant_file *f, int index, kvant_file_tensor *out);
+/* The hyperparameters (as kvant_model_get_info, formats unset). KVANT_EUNSUPPORTED when Kvant cannot run the file: the sentence says why.
+ * layer_window is owned by the file. */
+kvant_status kvant_file_model_info(const kvant_file *f, kvant_model_info *out, kvant_error *err);
+/* Bytes of cache for n_tokens with a format or pair. */
+kvant_status kvant_file_cache_bytes(const kvant_file *f, const char *kv, int64_t n_tokens, size_t *out, kvant_error *err);
+
+/* ---- text ---- */
+
+void kvant_ids_free(int32_t *ids);
+void kvant_string_free(char *text);
+/* *ids is owned by the caller (kvant_ids_free). add_special: BOS as the vocabulary asks; parse_special: special tokens in the text count. */
+kvant_status kvant_tokenize(const kvant_model *m, const char *text, size_t size, bool add_special, bool parse_special, int32_t **ids,
+                            int *n, kvant_error *err);
+/* All ids at once; *text is NUL-terminated and owned by the caller (kvant_string_free). */
+kvant_status kvant_detokenize(const kvant_model *m, const int32_t *ids, int n, bool special, char **text, size_t *size, kvant_error *err);
+bool kvant_token_is_end(const kvant_model *m, int32_t id);
+
+/* One token at a time; never half a character. text is valid until the next call with the stream. */
+typedef struct kvant_text_stream kvant_text_stream;
+kvant_status kvant_text_stream_create(const kvant_model *m, bool special, kvant_text_stream **out);
+void kvant_text_stream_destroy(kvant_text_stream *s);
+kvant_status kvant_text_stream_push(kvant_text_stream *s, int32_t id, const char **text, size_t *size);
+kvant_status kvant_text_stream_finish(kvant_text_stream *s, const char **text, size_t *size);
+
+typedef struct kvant_message {
+    const char *role, *content;
+} kvant_message;
+/* The prompt's text by the model's chat template (family NULL: recognised from the file) -> *text (kvant_string_free).
+ * KVANT_EUNSUPPORTED: the template is not recognised. */
+kvant_status kvant_chat_prompt(const kvant_model *m, const char *family, const kvant_message *messages, int n, char **text,
+                               kvant_error *err);
+
+/* ---- session ---- */
+
+typedef struct kvant_session kvant_session;
+
+typedef struct kvant_session_params {
+    int64_t n_context;         /* most tokens, 0: what the model was trained for */
+    kvant_precision precision; /* KVANT_FAST; KVANT_EXACT for evaluation */
+    const char *kv;            /* NULL: the model's settings; else a format or pair for this session alone (evaluation) */
+} kvant_session_params;
+void kvant_session_params_default(kvant_session_params *p);
+kvant_status kvant_session_create(kvant_model *m, const kvant_session_params *params, kvant_session **out, kvant_error *err);
+void kvant_session_destroy(kvant_session *s);
+
+/* Told after every chunk: done of total tokens. Returning false cancels: KVANT_ECANCELLED, the session keeps what was computed. */
+typedef bool (*kvant_progress_fn)(void *user, int64_t done, int64_t total);
+
+/* Appends n tokens in chunks of prefill_step_size; afterwards kvant_session_logits() is the row of the last one.
+ * KVANT_EFULL: they do not fit the context; nothing was appended. KVANT_EINVAL: an id outside the vocabulary. */
+kvant_status kvant_session_prefill(kvant_session *s, const int32_t *ids, int64_t n, kvant_progress_fn progress, void *user, kvant_error *err);
+/* Appends n <= prefill_step_size tokens as one chunk and gives every row: logits [n][n_vocab]. For evaluation. */
+kvant_status kvant_session_step(kvant_session *s, const int32_t *ids, int n, float *logits, kvant_error *err);
+/* Appends one token. */
+kvant_status kvant_session_decode(kvant_session *s, int32_t id, kvant_error *err);
+/* [n_vocab], of the last appended token; NULL when the session is empty or was truncated since. Owned by the session. */
+const float *kvant_session_logits(const kvant_session *s);
+int64_t kvant_session_length(const kvant_session *s);
+int64_t kvant_session_context(const kvant_session *s);
+kvant_status kvant_session_truncate(kvant_session *s, int64_t n_tokens, kvant_error *err);
+/* The bytes its cache really takes now. */
+size_t kvant_session_cache_bytes(const kvant_session *s);
+/* The sequence under it, for tests and tools that look at pages; owned by the session. */
+kvant_sequence *kvant_session_sequence(kvant_session *s);
+
+/* ---- sampling ---- */
+
+typedef struct kvant_sampler_params {
+    float temperature;     /* 0: the most probable token */
+    int top_k;             /* 0: off */
+    float top_p, min_p;    /* 1 and 0: off */
+    float repeat_penalty;  /* 1: off */
+    int repeat_last_n;     /* tokens the penalty sees */
+    uint64_t seed;
+} kvant_sampler_params;
+void kvant_sampler_params_default(kvant_sampler_params *p); /* greedy */
+typedef struct kvant_sampler kvant_sampler;
+kvant_status kvant_sampler_create(const kvant_sampler_params *params, int n_vocab, kvant_sampler **out, kvant_error *err);
+void kvant_sampler_destroy(kvant_sampler *s);
+/* Order: penalty, temperature 0 -> argmax; else top_p, min_p, top_k, temperature, one draw. Remembers the token for the penalty. */
+int32_t kvant_sampler_next(kvant_sampler *s, const float *logits);
+/* Makes the penalty see a token that was not sampled (the prompt). */
+void kvant_sampler_accept(kvant_sampler *s, int32_t id);
+
+/* ---- this process ---- */
+
+double kvant_time_seconds(void);
+size_t kvant_peak_memory(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

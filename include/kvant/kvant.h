@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+/* kvant.h: a key/value cache that is stored quantized and attended to without unpacking it.
+ *
+ * A format names how the vectors of a cache are stored: `f16`, `f32`, `affine4:64` (codec, bits, group).
+ * A context carries what computation needs: the kernels of this machine and a pool of threads.
+ * A cache describes the layers of a model and the formats of K and V, and owns all pages of its sequences.
+ * A page holds KVANT_PAGE_TOKENS tokens of one layer: the codes of K and of V for every KV head. A page that is full
+ * never changes, so sequences share it freely; the last page of a shared sequence is copied before it is written.
+ * A sequence is, for each layer, a list of page references and a length.
+ *
+ * Objects are not locked: use one object from one thread at a time. Different sequences of one cache share that cache.
+ * Pointers to const are borrowed for the call. Results are written through out-pointers, and only on success. */
+#ifndef KVANT_KVANT_H
+#define KVANT_KVANT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- status and errors ---- */
+
+/* 0 is success; the negative values never change their meaning. */
+typedef enum kvant_status {
+    KVANT_OK = 0,
+    KVANT_EINVAL = -1,       /* an argument is outside what its docstring allows */
+    KVANT_ENOMEM = -2,       /* memory or threads are out */
+    KVANT_EIO = -3,          /* the system could not open, read, write or map */
+    KVANT_EFORMAT = -4,      /* a file is damaged, truncated or not what its name says */
+    KVANT_EUNSUPPORTED = -5, /* well-formed, but Kvant cannot do it; the sentence names the nearest thing that works */
+    KVANT_EFULL = -6,        /* the context, window or byte budget is used up */
+    KVANT_ECANCELLED = -7    /* a callback asked to stop; what was computed is kept */
+} kvant_status;
+
+/* A status and one sentence for a person: file, field, expected, found. Filled only on failure. */
+typedef struct kvant_error {
+    kvant_status status;
+    char message[1024];
+} kvant_error;
+
+/* A short lower-case name of the status, never NULL. */
+const char *kvant_status_name(kvant_status st);
+
+/* The version of the library, "MAJOR.MINOR.PATCH". */
+const char *kvant_version(void);
+
+typedef enum kvant_log_level { KVANT_LOG_INFO = 0, KVANT_LOG_WARNING = 1 } kvant_log_level;
+typedef void (*kvant_log_fn)(void *user, kvant_log_level level, const char *line);
+/* Sets who hears what is worth telling (a setting that was ignored, ...). NULL, the default: nobody. Set it before threads start. */
+void kvant_set_log(kvant_log_fn fn, void *user);
+
+/* ---- context: kernels and threads ---- */
+
+typedef enum kvant_isa {
+    KVANT_ISA_REF = 0,    /* portable C */
+    KVANT_ISA_AVX2 = 1,   /* AVX2, FMA and F16C */
+    KVANT_ISA_AVX512 = 2, /* AVX-512 F, BW, VL and VNNI */
+    KVANT_ISA_BEST = 255  /* the best of this machine */
+} kvant_isa;
+
+typedef struct kvant_context kvant_context;
+
+/* n_threads 0: the physical cores. isa: the highest level to use. KVANT_EUNSUPPORTED: this machine lacks that level.
+ * *out is owned by the caller and must outlive every object made with it. */
+kvant_status kvant_context_create(int n_threads, kvant_isa isa, kvant_context **out, kvant_error *err);
+void kvant_context_destroy(kvant_context *ctx);
+int kvant_context_threads(const kvant_context *ctx);
+kvant_isa kvant_context_isa(const kvant_context *ctx);
+/* "ref", "avx2", "avx512" or "best"; kvant_isa_parse gives KVANT_EINVAL for other names. */
+const char *kvant_isa_name(kvant_isa isa);
+kvant_status kvant_isa_parse(const char *name, kvant_isa *out);
+
+/* ---- formats ---- */
+
+typedef enum kvant_codec_id { KVANT_CODEC_F32 = 0, KVANT_CODEC_F16 = 1, KVANT_CODEC_AFFINE = 2 } kvant_codec_id;
+
+/* How one vector of head_dim elements is stored. bits and group are 0 where the codec has none. */
+typedef struct kvant_format {
+    kvant_codec_id codec;
+    int bits;  /* affine: 2, 3, 4, 5, 6, 8 */
+    int group; /* affine: 32, 64, 128 elements that share a scale and a bias */
+} kvant_format;
+
+#define KVANT_FORMAT_NAME_MAX 32
+
+/* One format by its name: "f16", "f32", "affine4:64" ("affine4" means group 64). KVANT_EINVAL with the list of what exists. */
+kvant_status kvant_format_parse(const char *name, kvant_format *out, kvant_error *err);
+/* A pair "K/V", or one name for both. */
+kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_format *v, kvant_error *err);
+/* Writes the canonical name, NUL-terminated. */
+void kvant_format_name(const kvant_format *f, char out[KVANT_FORMAT_NAME_MAX]);
+/* KVANT_OK when vectors of head_dim elements can be stored so; else KVANT_EUNSUPPORTED naming the nearest format that can. */
+kvant_status kvant_format_check(const kvant_format *f, int head_dim, kvant_error *err);
+/* Total bits per stored element: codes, scales, biases, padding. */
+double kvant_format_bits(const kvant_format *f, int head_dim);
+
+/* Quantizes n groups' worth of values as MLX's mx.quantize does, bit for bit: x[n * group] -> codes[n * group] (one byte each),
+ * scales[n] and biases[n] as IEEE binary16 (scale_f32 = false stores what mx.quantize gives for float16 input).
+ * KVANT_EINVAL: bits or group outside the affine format. */
+kvant_status kvant_affine_quantize(const float *x, int n_groups, int bits, int group, uint8_t *codes, uint16_t *scales,
+                                   uint16_t *biases);
+
+/* ---- cache ---- */
+
+#define KVANT_PAGE_TOKENS 64
+#define KVANT_SINK_TOKENS 4 /* a max_kv_size window keeps the first tokens for ever */
+
+typedef struct kvant_cache_config {
+    int n_layer, n_kv_head, head_dim;
+    const int *layer_window;  /* [n_layer] sliding window of each layer in tokens, 0 = whole context; NULL = all 0; copied */
+    kvant_format k, v;        /* how quantized tokens are stored; f16 means never quantized */
+    int quantized_kv_start;   /* the token count at which quantization begins; below it tokens are f16 */
+    int max_kv_size;          /* 0: no limit. Else every layer keeps the first KVANT_SINK_TOKENS and the latest others, this many in all */
+    bool quantize_after_step; /* mlx-lm's order: tokens are appended as f16 while the cache is not quantized yet, and
+                                 kvant_maybe_quantize_kv_cache converts after the chunk. false: Kvant's order: a token is
+                                 encoded when it is appended (from quantized_kv_start on) */
+    size_t max_bytes;         /* byte budget of all pages, 0: none */
+} kvant_cache_config;
+
+typedef struct kvant_cache kvant_cache;
+typedef struct kvant_sequence kvant_sequence;
+
+/* f16 for K and V, no windows; dimensions 0 (to be set by the caller). */
+void kvant_cache_config_default(kvant_cache_config *config);
+/* KVANT_EINVAL, KVANT_EUNSUPPORTED: the sentence names the field. The context must outlive the cache. */
+kvant_status kvant_cache_create(kvant_context *ctx, const kvant_cache_config *config, kvant_cache **out, kvant_error *err);
+/* All sequences must have been destroyed. */
+void kvant_cache_destroy(kvant_cache *cache);
+/* Bytes of all pages in use now. */
+size_t kvant_cache_bytes(const kvant_cache *cache);
+/* The bytes that n_tokens of one sequence take by the formula, windows and whole pages included, when all are quantized. */
+size_t kvant_cache_bytes_for(const kvant_cache_config *config, int64_t n_tokens);
+
+kvant_status kvant_sequence_create(kvant_cache *cache, kvant_sequence **out);
+void kvant_sequence_destroy(kvant_sequence *s);
+/* A new sequence with the same tokens that shares all pages. */
+kvant_status kvant_sequence_fork(const kvant_sequence *s, kvant_sequence **out);
+/* Tokens in the layer that has the fewest; equal in all layers between steps. */
+int64_t kvant_sequence_length(const kvant_sequence *s);
+/* The first n_tokens stay. KVANT_EINVAL: longer than the sequence. KVANT_EUNSUPPORTED: a window has already dropped tokens
+ * that the shorter sequence would attend to; nothing was changed. */
+kvant_status kvant_sequence_truncate(kvant_sequence *s, int64_t n_tokens);
+
+/* Appends n tokens to one layer. k, v: [n][n_kv_head][head_dim], k after RoPE.
+ * KVANT_ENOMEM, KVANT_EFULL (byte budget): nothing was appended. */
+kvant_status kvant_sequence_append(kvant_sequence *s, int layer, const float *k, const float *v, int n);
+
+/* Converts the whole sequence to the cache's formats when it has reached quantized_kv_start and is not converted yet;
+ * otherwise does nothing. To be called after every prefill chunk and every generated token, with all layers equally long.
+ * *converted (may be NULL): whether this call converted. */
+kvant_status kvant_maybe_quantize_kv_cache(kvant_sequence *s, bool *converted);
+
+/* What a test or a tool may see of a page: the formats really used and how many tokens it holds. */
+typedef struct kvant_page_info {
+    int64_t first_token;
+    int n_tokens;
+    kvant_format k, v;
+    size_t bytes;
+    int n_references;
+} kvant_page_info;
+int kvant_sequence_page_count(const kvant_sequence *s, int layer);
+kvant_status kvant_sequence_page_info(const kvant_sequence *s, int layer, int index, kvant_page_info *out);
+/* Decodes one stored token of one KV head into k[head_dim] and v[head_dim]. KVANT_EINVAL: the token is not (or no longer) stored. */
+kvant_status kvant_sequence_decode(const kvant_sequence *s, int layer, int64_t token, int kv_head, float *k, float *v);
+
+/* ---- attention ---- */
+
+typedef enum kvant_precision {
+    KVANT_FAST = 0, /* queries and weights of V rounded to integers per block */
+    KVANT_EXACT = 1 /* float32 throughout */
+} kvant_precision;
+
+typedef struct kvant_attend_params {
+    int n_head;              /* query heads, a multiple of n_kv_head; head h reads KV head h / (n_head / n_kv_head) */
+    float scale;             /* multiplies q.k, usually 1 / sqrt(head_dim) */
+    float softcap;           /* 0, or c: scores become c * tanh(score / c) (Gemma 2) */
+    const float *sinks;      /* NULL, or [n_head] learned logits that join the softmax and mix nothing (gpt-oss) */
+    kvant_precision precision;
+} kvant_attend_params;
+
+/* Causal attention of the last n appended tokens of a layer: q, out [n][n_head][head_dim]; row i attends to the tokens up to
+ * and including its own, within the layer's window. The bits of a row do not depend on n or on the number of threads. */
+kvant_status kvant_attend(kvant_sequence *s, int layer, const kvant_attend_params *params, const float *q, int n, float *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

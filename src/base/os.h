@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+/* os.h: all that Kvant asks of the operating system. The only implementation files with system headers are os_*.c. */
+#ifndef KVANT_BASE_OS_H
+#define KVANT_BASE_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+/* A file mapped read-only. data is valid until kvant_map_close. */
+typedef struct kvant_map {
+    const uint8_t *data;
+    size_t size;
+} kvant_map;
+
+/* KVANT_EIO: the file cannot be opened, is not a regular file, or cannot be mapped (the sentence says which). An empty file maps to size 0. */
+kvant_status kvant_map_open(const char *path, kvant_map *out, kvant_error *err);
+void kvant_map_close(kvant_map *m);
+/* Tells the system that these bytes will not be read again soon, so that their pages do not count as resident. */
+void kvant_map_drop(const kvant_map *m, size_t offset, size_t size);
+
+/* Seconds from an arbitrary start; never goes back. */
+double kvant_clock_seconds(void);
+/* The number of physical cores this process may run on, at least 1. */
+int kvant_os_cores(void);
+/* The largest resident set of this process so far, in bytes. */
+size_t kvant_os_peak_rss(void);
+
+/* Threads: what the pool (threads.c) is built from. */
+typedef struct kvant_os_thread kvant_os_thread;
+kvant_os_thread *kvant_os_thread_start(void (*fn)(void *), void *arg); /* NULL: no thread could be made */
+void kvant_os_thread_join(kvant_os_thread *t);
+
+/* A place to sleep until *word changes from `seen`, or `wake` is called; may return early. */
+typedef struct kvant_os_gate kvant_os_gate;
+kvant_os_gate *kvant_os_gate_create(void);
+void kvant_os_gate_destroy(kvant_os_gate *g);
+void kvant_os_gate_wait(kvant_os_gate *g, const volatile _Atomic uint32_t *word, uint32_t seen);
+void kvant_os_gate_wake(kvant_os_gate *g);
+
+#endif

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+/* kernels.h: the contract of the hot loops.
+ *
+ * Everything that is multiplied in Kvant, weights and cache pages alike, is a *panel*: 16 rows (output features of a weight,
+ * tokens of K, or elements of V) by k columns (the reduction), k a multiple of 32, interleaved so that a vector register holds
+ * the same columns of all rows:
+ *
+ *   tile   expanded codes, one byte each: [k/4][16 rows][4 columns]. "u" tiles hold 0..63, "s" tiles hold -128..127.
+ *   packed the same at b bits, 64*b bytes for each 32 columns (a block32), planes one after another inside the block32:
+ *     8 bits       the tile itself (an "s" tile: code - 128, or a signed level)
+ *     4-bit plane  256 B: [4][16][4]; byte (i, r, j): low nibble = column 8i + j, high nibble = column 8i + 4 + j
+ *     2-bit plane  128 B: [2][16][4]; byte (i, r, j), bits 2m..2m+1 = column 16i + 4m + j, m = 0..3
+ *     1-bit plane   64 B: [16][4];    byte (r, j), bit m = column 4m + j, m = 0..7
+ *     b = 2: 2-bit plane. 3: 2-bit plane, then 1-bit plane (bit 2 of the code). 4: 4-bit plane. 5: 4-bit, then 1-bit (bit 4).
+ *     6: 4-bit, then 2-bit (bits 4 and 5).
+ *
+ * A row's value is scale[row][block] * code + bias[row][block]; blocks are 16 or 32 columns (scale_block); scales and biases are
+ * float [k/scale_block][16].
+ * The other operand x is [n] vectors of k: float, or int8 in blocks of 32 with a float scale and the integer sums of each 16.
+ *
+ * Sums of integers are exact, and floats are added in one fixed order (block after block, fused multiply-add), so every
+ * product below has the same bits at every level and for any n. Sizes are validated above; kernels cannot fail.
+ * Pointers to tiles and packed panels are 64-byte aligned. */
+#ifndef KVANT_KERNEL_KERNELS_H
+#define KVANT_KERNEL_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define KVANT_PANEL_ROWS 16
+#define KVANT_BLOCK 32
+
+/* One product of a tile with n int8 vectors:
+ * acc[c*acc_stride + r] = fma chain over blocks b in order of
+ *     fma(scale[b][r] * x_scale[c][b32], (float)(sum over the block's columns of code * x), acc), then
+ *     fma(bias[b][r], x_scale[c][b32] * (float)(sum of x over the block), acc)   (left out where bias is NULL).
+ * scale NULL: all scales are 1 (then scale[b][r] * x_scale is x_scale). scale_block 16 or 32. */
+typedef struct kvant_product_q8 {
+    const uint8_t *tile;  /* [n_block*8][16][4] */
+    const float *scale;   /* [n_block*32/scale_block][16] or NULL */
+    const float *bias;    /* the same shape or NULL */
+    int scale_block;      /* 16 or 32 */
+    int n_block;          /* columns / 32 */
+    int n;                /* vectors */
+    const int8_t *x;      /* [n][x_stride] */
+    size_t x_stride;
+    const float *x_scale; /* [n][x_scale_stride], one a block of 32 */
+    size_t x_scale_stride;
+    const int16_t *x_sum; /* [n][2*x_scale_stride], the sum of x over each 16 columns */
+    float *acc;           /* [n][acc_stride], 16 used: read, added to, written */
+    size_t acc_stride;
+} kvant_product_q8;
+
+/* One product of a float tile with n float vectors: acc[c][r] = fma(tile[j][r], x[c][j], acc[c][r]), j = 0..k-1 in order. */
+typedef struct kvant_product_f32 {
+    const void *tile; /* float or binary16 [k][16] */
+    int k;            /* any value >= 0 */
+    int n;
+    const float *x;   /* [n][x_stride] */
+    size_t x_stride;
+    float *acc;       /* [n][acc_stride] */
+    size_t acc_stride;
+} kvant_product_f32;
+
+/* The list: KERNEL(return type, name, (parameters)). From it come the table, its reference initialisation, and the test loop:
+ * tests/kernels must define check_<name> for each entry or it does not link. The contract of each: */
+
+/* unpack_b: packed -> "u" tile of n_block block32s.
+ * unpack_table4: 4-bit codes -> "s" tile through a table of 16 levels (IQ4_NL, MXFP4, block codebooks).
+ * product_u: u tile. product_s: s tile. product_f32, product_f16: float and binary16 tiles.
+ * tile_u_to_f32, tile_s_to_f32: out[k][16] = fma(scale, code, bias) per block (scale NULL: 1, bias NULL: 0).
+ * quantize_q8: x[n] (n a multiple of 32) -> q, scale per 32 = max|x| / 127 (0 gives q = 0, scale 0), q = rint(x * (127 / max|x|)),
+ *   x_sum per 16. Byte-identical at every level.
+ * f16_to_f32, f32_to_f16: rows, as base/half.h.
+ * dot_f32: sum of a*b in 8 interleaved partial sums (lane i sums j % 8 == i in order, fused), added as ((0+4)+(2+6))+((1+5)+(3+7)).
+ * rms_norm: y = x / sqrt(mean(x^2) + eps) * weight (weight NULL: 1); the mean by dot_f32's order.
+ * exp_sum: x[i] = exp(x[i] - max) for n values, returns their sum (dot_f32's order); relative error under 3e-7; exp of less
+ *   than -87 and of -inf gives exactly 0.
+ * max_f32: the largest of n values, -inf for n = 0.
+ * scale_f32: x *= a.  add_f32: y += x.  add_scaled_f32: y = fma(a, x, y).
+ * silu_mul: gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i].
+ * gelu_mul: gate[i] = 0.5 g (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))) * up[i].
+ *   Both have relative error under 1e-6 of the float64 value, absolute under 1e-7 near 0. up NULL: 1. */
+#define KVANT_KERNEL_LIST(KERNEL)                                                                                       \
+    KERNEL(void, unpack2, (uint8_t * tile, const uint8_t *packed, int n_block))                                         \
+    KERNEL(void, unpack3, (uint8_t * tile, const uint8_t *packed, int n_block))                                         \
+    KERNEL(void, unpack4, (uint8_t * tile, const uint8_t *packed, int n_block))                                         \
+    KERNEL(void, unpack5, (uint8_t * tile, const uint8_t *packed, int n_block))                                         \
+    KERNEL(void, unpack6, (uint8_t * tile, const uint8_t *packed, int n_block))                                         \
+    KERNEL(void, unpack_table4, (uint8_t * tile, const uint8_t *packed, int n_block, const int8_t *table))              \
+    KERNEL(void, product_u, (const kvant_product_q8 *p))                                                                \
+    KERNEL(void, product_s, (const kvant_product_q8 *p))                                                                \
+    KERNEL(void, product_f32, (const kvant_product_f32 *p))                                                             \
+    KERNEL(void, product_f16, (const kvant_product_f32 *p))                                                             \
+    KERNEL(void, tile_u_to_f32, (float *out, const uint8_t *tile, const float *scale, const float *bias, int scale_block, int n_block)) \
+    KERNEL(void, tile_s_to_f32, (float *out, const uint8_t *tile, const float *scale, const float *bias, int scale_block, int n_block)) \
+    KERNEL(void, quantize_q8, (int8_t * q, float *scale, int16_t *sum, const float *x, int n))                          \
+    KERNEL(void, f16_to_f32, (float *y, const uint16_t *x, int n))                                                      \
+    KERNEL(void, f32_to_f16, (uint16_t * y, const float *x, int n))                                                     \
+    KERNEL(float, dot_f32, (const float *a, const float *b, int n))                                                     \
+    KERNEL(void, rms_norm, (float *y, const float *x, const float *weight, int n, float eps))                           \
+    KERNEL(float, exp_sum, (float *x, int n, float max))                                                                \
+    KERNEL(float, max_f32, (const float *x, int n))                                                                     \
+    KERNEL(void, scale_f32, (float *x, float a, int n))                                                                 \
+    KERNEL(void, add_f32, (float *y, const float *x, int n))                                                            \
+    KERNEL(void, add_scaled_f32, (float *y, const float *x, float a, int n))                                            \
+    KERNEL(void, silu_mul, (float *gate, const float *up, int n))                                                       \
+    KERNEL(void, gelu_mul, (float *gate, const float *up, int n))
+
+typedef struct kvant_kernels {
+#define KVANT_KERNEL_FIELD(type, name, params) type(*name) params;
+    KVANT_KERNEL_LIST(KVANT_KERNEL_FIELD)
+#undef KVANT_KERNEL_FIELD
+} kvant_kernels;
+
+#endif

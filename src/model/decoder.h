@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+/* decoder.h: a decoder-only transformer, as a model file describes it, and its forward pass.
+ *
+ * Families differ in traits (arch_traits.h); one forward pass reads them. Weights are shared and read-only; everything that
+ * changes lives in a kvant_workspace (scratch) and a kvant_sequence (cache). */
+#ifndef KVANT_MODEL_DECODER_H
+#define KVANT_MODEL_DECODER_H
+
+#include "base/context.h"
+#include "file/gguf.h"
+#include "kvant/kvant.h"
+
+typedef struct kvant_decoder kvant_decoder;
+
+typedef struct kvant_decoder_info {
+    char architecture[32];
+    int n_layer, n_head, n_kv_head, head_dim, n_embd, n_vocab;
+    int64_t n_context;         /* the context the model was trained for */
+    const int *layer_window;   /* [n_layer], 0 = whole context; owned by the decoder */
+    size_t weight_bytes;       /* resident weights after repacking */
+    int64_t n_parameters;
+} kvant_decoder_info;
+
+/* Reads hyperparameters, checks every tensor's shape and repacks the weights. `f` must stay open as long as the decoder (rows of
+ * the token embedding are read from the map). KVANT_EUNSUPPORTED: the architecture is not in the table (named, with the list). */
+kvant_status kvant_decoder_load(kvant_context *ctx, const kvant_gguf *f, kvant_decoder **out, kvant_error *err);
+void kvant_decoder_destroy(kvant_decoder *d);
+void kvant_decoder_get_info(const kvant_decoder *d, kvant_decoder_info *out);
+/* The hyperparameters alone, without reading weights: for kvant inspect. layer_window is NULL then. */
+kvant_status kvant_decoder_peek(const kvant_gguf *f, kvant_decoder_info *out, kvant_error *err);
+/* The names of all architectures, comma-separated. */
+const char *kvant_decoder_architectures(void);
+
+/* Scratch for at most n_max tokens a step; planned once, so a step allocates nothing. */
+typedef struct kvant_workspace kvant_workspace;
+kvant_status kvant_workspace_create(const kvant_decoder *d, int n_max, kvant_workspace **out, kvant_error *err);
+void kvant_workspace_destroy(kvant_workspace *w);
+
+/* Appends n <= n_max tokens to the sequence and computes them: positions are the sequence's length and up. logits: NULL, or
+ * [n_logits][n_vocab] for the last n_logits of the n positions.
+ * KVANT_EINVAL: an id outside the vocabulary. KVANT_ENOMEM, KVANT_EFULL: from the cache; the sequence is truncated to where it was.
+ * The bits of a row of logits do not depend on how tokens were split into steps, nor on the number of threads. */
+kvant_status kvant_decoder_forward(const kvant_decoder *d, kvant_workspace *w, kvant_sequence *s, const int32_t *ids, int n,
+                                   kvant_precision precision, float *logits, int n_logits);
+
+#endif
