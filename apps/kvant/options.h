@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+/* options.h: command-line flags as a table, and the flags that several commands share.
+ *
+ * A command lists its flags; options_parse fills the variables they point to and rejects what it does not know, naming the
+ * nearest flag. Values are checked whole ("12x" is not a number) and against their range. */
+#ifndef KVANT_APP_OPTIONS_H
+#define KVANT_APP_OPTIONS_H
+
+#include "kvant/engine.h"
+
+typedef enum option_kind {
+    OPTION_FLAG,   /* bool, no value */
+    OPTION_INT,    /* int */
+    OPTION_INT64,  /* int64_t */
+    OPTION_UINT64, /* uint64_t */
+    OPTION_FLOAT,  /* float */
+    OPTION_STRING, /* const char *, last one wins */
+    OPTION_LIST    /* option_list: may be given several times */
+} option_kind;
+
+#define OPTION_LIST_MAX 16
+typedef struct option_list {
+    int n;
+    const char *items[OPTION_LIST_MAX];
+} option_list;
+
+typedef struct option {
+    const char *name;  /* "--temp" */
+    const char *alias; /* "-n" or NULL */
+    option_kind kind;
+    void *value;       /* what kind says */
+    double min, max;   /* numbers: the allowed range; both 0: any */
+    const char *arg;   /* how help names the value: "N", "FILE" */
+    const char *help;  /* one line; a NULL name makes this a heading */
+} option;
+
+/* The cache and model flags that run, eval, bench and logits share. */
+typedef struct model_options {
+    const char *model;
+    const char *isa;
+    kvant_load_params load; /* threads, prefill step, kv: filled from the flags */
+    const char *kv_bits, *ctk, *ctv; /* as typed: "--kv-bits none" is f16; -ctk/-ctv take llama.cpp's names of formats that exist */
+    int64_t n_context;
+    bool exact, fast;
+    char kv_pair[64];       /* where -ctk/-ctv are joined */
+} model_options;
+
+/* Appends the shared flags to a table of room `max` at index n; returns the new count. */
+int options_add_model(option *table, int n, int max, model_options *m);
+/* After parsing: turns what was typed into load parameters (kv_bits none, -ctk/-ctv, isa). 0, or 2 with a sentence on stderr. */
+int options_finish_model(model_options *m);
+
+/* 0: parsed, the free arguments are argv_rest[0..*n_rest). 2: wrong (said on stderr). -1: help was asked for and printed.
+ * usage: "kvant run -m MODEL [-p TEXT]"; about: what the command does, for --help. */
+int options_parse(const char *usage, const char *about, const option *table, int n, int argc, char **argv, const char **argv_rest, int max_rest,
+                  int *n_rest);
+
+/* Prints "kvant: <sentence>" on stderr and returns code. */
+int fail_with(int code, const char *fmt, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 2, 3)))
+#endif
+    ;
+
+/* The whole of a file or of stdin ("-"), at most max bytes; *data is freed by the caller with free(). 0 or 1 with a sentence on stderr. */
+int read_text(const char *path, size_t max, char **data, size_t *size);
+
+#endif
