@@ -27,7 +27,8 @@ typedef struct kvant_gguf_value {
     kvant_gguf_type element_type; /* of an array; never itself an array */
     uint64_t n_elements;
     const uint8_t *data;          /* the value, or the first element */
-    const uint32_t *string_offsets; /* arrays of strings only, [n_elements + 1]... see kvant_gguf_array_string; owned by the file */
+    uint32_t *string_offsets;     /* arrays of strings only, [n_elements]: where each one's length stands, from data on; read
+                                     through kvant_gguf_array_string; owned by the file */
 } kvant_gguf_value;
 
 #define KVANT_GGUF_MAX_DIMS 4
@@ -38,6 +39,7 @@ typedef struct kvant_gguf_tensor {
     int64_t dims[KVANT_GGUF_MAX_DIMS];     /* dims[0] is the contiguous one (columns); unused ones are 1 */
     const uint8_t *data;
     size_t bytes;                          /* 0 when the type is unknown: then data is only known to begin inside the file */
+    uint64_t offset;                       /* as in the file, from the beginning of the data section */
 } kvant_gguf_tensor;
 
 typedef struct kvant_gguf {
@@ -48,10 +50,20 @@ typedef struct kvant_gguf {
     int n_values, n_tensors;
     kvant_gguf_value *values;   /* [n_values] */
     kvant_gguf_tensor *tensors; /* [n_tensors] */
+    uint32_t *value_order, *tensor_order; /* both sorted by name, for lookups */
+    bool borrowed;              /* map belongs to the caller */
 } kvant_gguf;
 
-/* type_size gives the bytes of n elements of a tensor type (false: unknown type), so that this layer needs no weight formats.
- * KVANT_EIO, KVANT_EFORMAT with the sentence. */
+/* What ggml calls a tensor type, e.g. "Q4_K"; NULL for a number that it does not define. */
+const char *kvant_gguf_tensor_type_name(uint32_t type);
+/* What people call the type of a metadata value: "u32", "string", ...; never NULL. */
+const char *kvant_gguf_value_type_name(kvant_gguf_type type);
+/* A kvant_gguf_size_fn that knows every type of ggml, readable by src/weight or not. */
+bool kvant_gguf_type_size(uint32_t type, int64_t n, size_t *bytes);
+
+/* type_size gives the bytes of n elements of a tensor type (false: unknown type, or n is not a multiple of its block), so that
+ * this layer needs no weight formats; NULL: kvant_gguf_type_size. Of an unknown type only the beginning of the data is checked.
+ * KVANT_EIO, KVANT_EFORMAT; KVANT_EUNSUPPORTED for other versions, big-endian files and files that were split. */
 typedef bool (*kvant_gguf_size_fn)(uint32_t type, int64_t n, size_t *bytes);
 kvant_status kvant_gguf_open(const char *path, kvant_gguf_size_fn type_size, kvant_gguf **out, kvant_error *err);
 /* The same for bytes in memory (fuzzing, tests); `name` stands in the sentences. data is borrowed until kvant_gguf_close. */
