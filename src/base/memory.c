@@ -15,6 +15,8 @@ static void count_allocation(void) { atomic_fetch_add_explicit(&n_allocations, 1
 uint64_t kvant_alloc_count(void) { return atomic_load_explicit(&n_allocations, memory_order_relaxed); }
 
 void *kvant_alloc(size_t n, size_t size) {
+    size_t bytes;
+    if (!kvant_mul_size(n, size, &bytes)) return NULL; /* calloc checks too, but sanitizers end the program there */
     count_allocation();
     return calloc(n ? n : 1, size ? size : 1);
 }
