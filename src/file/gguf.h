@@ -83,9 +83,10 @@ kvant_status kvant_gguf_f32_or(const kvant_gguf *f, const char *key, float fallb
 kvant_status kvant_gguf_bool_or(const kvant_gguf *f, const char *key, bool fallback, bool *out, kvant_error *err);
 kvant_status kvant_gguf_string(const kvant_gguf *f, const char *key, kvant_text *out, kvant_error *err);
 
-/* Elements of arrays (index < n_elements, checked by assert): integers, floats, strings. */
+/* Elements of arrays (index < n_elements, checked by assert): integers (floats and u64 saturate), floats, strings. */
 int64_t kvant_gguf_array_int(const kvant_gguf_value *v, uint64_t index);
 float kvant_gguf_array_f32(const kvant_gguf_value *v, uint64_t index);
+double kvant_gguf_array_f64(const kvant_gguf_value *v, uint64_t index);
 kvant_text kvant_gguf_array_string(const kvant_gguf_value *v, uint64_t index);
 
 #endif

@@ -165,8 +165,12 @@ static const uint8_t *element(const kvant_gguf_value *v, uint64_t index) {
 
 int64_t kvant_gguf_array_int(const kvant_gguf_value *v, uint64_t index) { return read_int(v->element_type, element(v, index)); }
 
+double kvant_gguf_array_f64(const kvant_gguf_value *v, uint64_t index) {
+    return v->element_type == KVANT_GGUF_STRING ? 0 : read_float(v->element_type, element(v, index));
+}
+
 float kvant_gguf_array_f32(const kvant_gguf_value *v, uint64_t index) {
-    double d = v->element_type == KVANT_GGUF_STRING ? 0 : read_float(v->element_type, element(v, index));
+    double d = kvant_gguf_array_f64(v, index);
     if (d > 0x1.fffffep127) return INFINITY;
     if (d < -0x1.fffffep127) return -INFINITY;
     return (float)d;

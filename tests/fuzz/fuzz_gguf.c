@@ -6,7 +6,7 @@
 #include "file/gguf.h"
 #include "fuzz_target.h"
 
-static volatile int64_t sink; /* reads must not be optimized away */
+static volatile uint64_t sink; /* reads must not be optimized away */
 
 static void expect(bool ok) {
     if (!ok) abort();
@@ -40,8 +40,9 @@ static void read_value(const kvant_gguf *f, const kvant_gguf_value *v) {
             expect(inside(f, text.data, text.size));
             continue;
         }
-        sink += kvant_gguf_array_int(v, i);
-        sink += kvant_gguf_array_f32(v, i) > 0;
+        sink += (uint64_t)kvant_gguf_array_int(v, i);
+        sink += kvant_gguf_array_f32(v, i) > 0 ? 1 : 0;
+        sink += kvant_gguf_array_f64(v, i) > 0 ? 1 : 0;
     }
 }
 
@@ -58,7 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         const kvant_gguf_tensor *t = &f->tensors[i];
         expect(inside(f, t->name.data, t->name.size) && inside(f, t->data, t->bytes ? t->bytes : 1));
         expect((size_t)(t->data - f->map.data) % f->alignment == 0);
-        sink += t->data[0] + (t->bytes ? t->data[t->bytes - 1] : 0);
+        sink += (uint64_t)t->data[0] + (t->bytes ? t->data[t->bytes - 1] : 0);
     }
     kvant_gguf_close(f);
     return 0;

@@ -7,7 +7,7 @@
 
 #include "fuzz_target.h"
 
-#define MAX_INPUT (1 << 20)
+#define MAX_FILE_BYTES (1 << 20)
 
 static int run_file(const char *path) {
     FILE *f = fopen(path, "rb");
@@ -15,8 +15,8 @@ static int run_file(const char *path) {
         fprintf(stderr, "%s: cannot be opened\n", path);
         return 1;
     }
-    uint8_t *data = malloc(MAX_INPUT);
-    size_t size = data ? fread(data, 1, MAX_INPUT, f) : 0;
+    uint8_t *data = malloc(MAX_FILE_BYTES);
+    size_t size = data ? fread(data, 1, MAX_FILE_BYTES, f) : 0;
     fclose(f);
     /* a copy of exactly its size: a sanitizer then sees the first byte read behind it */
     uint8_t *exact = malloc(size ? size : 1);
