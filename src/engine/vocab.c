@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+/* vocab.c: hands a GGUF file's vocabulary to src/text, which knows no files. */
+#include "engine/vocab.h"
+
+#include <limits.h>
+
+#include "base/memory.h"
+
+/* The arrays of a vocabulary, NULL where the file has none. */
+typedef struct arrays {
+    const kvant_gguf_value *tokens, *scores, *types, *merges;
+} arrays;
+
+static const char *token_at(void *user, int id, size_t *size) {
+    kvant_text t = kvant_gguf_array_string(((const arrays *)user)->tokens, (uint64_t)id);
+    *size = t.size;
+    return t.data;
+}
+
+static const char *merge_at(void *user, int index, size_t *size) {
+    kvant_text t = kvant_gguf_array_string(((const arrays *)user)->merges, (uint64_t)index);
+    *size = t.size;
+    return t.data;
+}
+
+static float score_at(void *user, int id) {
+    const kvant_gguf_value *v = ((const arrays *)user)->scores;
+    return v->element_type == KVANT_GGUF_F32 ? kvant_gguf_array_f32(v, (uint64_t)id) : (float)kvant_gguf_array_int(v, (uint64_t)id);
+}
+
+static int type_at(void *user, int id) { return (int)kvant_gguf_array_int(((const arrays *)user)->types, (uint64_t)id); }
+
+static bool is_integer(kvant_gguf_type type) {
+    return type <= KVANT_GGUF_I32 || type == KVANT_GGUF_U64 || type == KVANT_GGUF_I64;
+}
+
+/* The array of a key, or NULL when there is none. what: 's' strings, 'f' floats or integers, 'i' integers. At least n elements. */
+static kvant_status find_array(const kvant_gguf *f, const char *key, char what, uint64_t n, const kvant_gguf_value **out,
+                               kvant_error *err) {
+    const kvant_gguf_value *v = kvant_gguf_find(f, key);
+    *out = NULL;
+    if (!v) return KVANT_OK;
+    bool fits = v->type == KVANT_GGUF_ARRAY &&
+                (what == 's' ? v->element_type == KVANT_GGUF_STRING
+                             : is_integer(v->element_type) || (what == 'f' && v->element_type == KVANT_GGUF_F32));
+    if (!fits)
+        return kvant_fail(err, KVANT_EFORMAT, "%s: %s is not an array of %s", f->path, key,
+                          what == 's' ? "strings" : what == 'f' ? "floats" : "integers");
+    if (v->n_elements < n || v->n_elements > INT_MAX)
+        return kvant_fail(err, KVANT_EFORMAT, "%s: %s has %llu elements for %llu tokens", f->path, key, (unsigned long long)v->n_elements,
+                          (unsigned long long)n);
+    *out = v;
+    return KVANT_OK;
+}
+
+/* A string value as a C string in *out (kvant_free); NULL when the key is absent. */
+static kvant_status copy_string(const kvant_gguf *f, const char *key, char **out, kvant_error *err) {
+    kvant_text text;
+    *out = NULL;
+    if (!kvant_gguf_find(f, key)) return KVANT_OK;
+    KVANT_TRY(kvant_gguf_string(f, key, &text, err));
+    char *copy = kvant_alloc(text.size + 1, 1);
+    if (!copy) return kvant_fail(err, KVANT_ENOMEM, "%s: no memory for %s", f->path, key);
+    for (size_t i = 0; i < text.size; i++) copy[i] = text.data[i];
+    *out = copy;
+    return KVANT_OK;
+}
+
+/* A special token's id, -1 when the file names none (0xFFFFFFFF is how some files say so). */
+static kvant_status special_id(const kvant_gguf *f, const char *key, int *out, kvant_error *err) {
+    uint32_t id;
+    KVANT_TRY(kvant_gguf_u32_or(f, key, UINT32_MAX, &id, err));
+    if (id != UINT32_MAX && id > INT_MAX) return kvant_fail(err, KVANT_EFORMAT, "%s: %s is %u, no token id", f->path, key, id);
+    *out = id == UINT32_MAX ? -1 : (int)id;
+    return KVANT_OK;
+}
+
+/* 0, 1, or -1 when the file does not say. */
+static kvant_status flag(const kvant_gguf *f, const char *key, int *out, kvant_error *err) {
+    bool value;
+    *out = -1;
+    if (!kvant_gguf_find(f, key)) return KVANT_OK;
+    KVANT_TRY(kvant_gguf_bool_or(f, key, false, &value, err));
+    *out = value;
+    return KVANT_OK;
+}
+
+static kvant_status fill_source(const kvant_gguf *f, arrays *a, kvant_vocab_source *v, kvant_error *err) {
+    KVANT_TRY(find_array(f, "tokenizer.ggml.tokens", 's', 1, &a->tokens, err));
+    if (!a->tokens) return kvant_fail(err, KVANT_EFORMAT, "%s: there is no vocabulary (tokenizer.ggml.tokens is missing)", f->path);
+    uint64_t n = a->tokens->n_elements;
+    KVANT_TRY(find_array(f, "tokenizer.ggml.scores", 'f', n, &a->scores, err));
+    KVANT_TRY(find_array(f, "tokenizer.ggml.token_type", 'i', n, &a->types, err));
+    KVANT_TRY(find_array(f, "tokenizer.ggml.merges", 's', 0, &a->merges, err));
+    v->user = a;
+    v->n_token = (int)n;
+    v->token = token_at;
+    v->score = a->scores ? score_at : NULL;
+    v->type = a->types ? type_at : NULL;
+    v->n_merge = a->merges ? (int)a->merges->n_elements : 0;
+    v->merge = merge_at;
+    KVANT_TRY(special_id(f, "tokenizer.ggml.bos_token_id", &v->bos_id, err));
+    KVANT_TRY(special_id(f, "tokenizer.ggml.eos_token_id", &v->eos_id, err));
+    KVANT_TRY(special_id(f, "tokenizer.ggml.eot_token_id", &v->eot_id, err));
+    KVANT_TRY(special_id(f, "tokenizer.ggml.unknown_token_id", &v->unk_id, err));
+    KVANT_TRY(flag(f, "tokenizer.ggml.add_bos_token", &v->add_bos, err));
+    KVANT_TRY(flag(f, "tokenizer.ggml.add_eos_token", &v->add_eos, err));
+    return flag(f, "tokenizer.ggml.add_space_prefix", &v->add_space_prefix, err);
+}
+
+kvant_status kvant_vocab_load(const kvant_gguf *f, kvant_tokenizer **out, kvant_error *err) {
+    arrays a = {0};
+    kvant_vocab_source v = {.name = f->path};
+    char *model = NULL, *pre = NULL, *name = NULL;
+    kvant_status st = copy_string(f, "tokenizer.ggml.model", &model, err);
+    if (st == KVANT_OK) st = copy_string(f, "tokenizer.ggml.pre", &pre, err);
+    if (st == KVANT_OK) st = copy_string(f, "general.name", &name, err);
+    if (st == KVANT_OK) st = fill_source(f, &a, &v, err);
+    if (st == KVANT_OK) {
+        v.model = model;
+        v.pre = pre;
+        v.model_name = name;
+        st = kvant_tokenizer_create(&v, out, err);
+    }
+    kvant_free(model);
+    kvant_free(pre);
+    kvant_free(name);
+    return st;
+}
+
+kvant_status kvant_vocab_chat_template(const kvant_gguf *f, kvant_text *out, kvant_error *err) {
+    *out = (kvant_text){0};
+    return kvant_gguf_find(f, "tokenizer.chat_template") ? kvant_gguf_string(f, "tokenizer.chat_template", out, err) : KVANT_OK;
+}
