@@ -125,6 +125,8 @@ static void write_real(writer *w, double d, bool single) {
 
 static bool is_real(kvant_gguf_type type) { return type == KVANT_GGUF_F32 || type == KVANT_GGUF_F64; }
 
+static const char *not_finite(double x) { return isnan(x) ? "nan" : x > 0 ? "inf" : "-inf"; }
+
 /* One element of an array, as JSON (a number that JSON lacks stands in quotes). */
 static void write_element(writer *w, const kvant_gguf_value *v, uint64_t i) {
     kvant_gguf_type type = v->element_type;
@@ -135,7 +137,7 @@ static void write_element(writer *w, const kvant_gguf_value *v, uint64_t i) {
     } else if (is_real(type)) {
         double x = kvant_gguf_array_f64(v, i);
         if (isfinite(x)) write_real(w, x, type == KVANT_GGUF_F32);
-        else write_format(w, "\"%s\"", isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
+        else write_format(w, "\"%s\"", not_finite(x));
     } else if (type == KVANT_GGUF_BOOL) {
         write_format(w, "%s", kvant_gguf_array_int(v, i) ? "true" : "false");
     } else if (type == KVANT_GGUF_U64) {
@@ -173,6 +175,8 @@ static void write_value(writer *w, const kvant_gguf_value *v) {
     } else if (v->type == KVANT_GGUF_STRING) {
         one.string_offsets = &zero;
         write_string(w, kvant_gguf_array_string(&one, 0));
+    } else if (is_real(v->type) && !isfinite(kvant_gguf_array_f64(&one, 0))) {
+        write_format(w, "%s", not_finite(kvant_gguf_array_f64(&one, 0)));
     } else {
         write_element(w, &one, 0);
     }
