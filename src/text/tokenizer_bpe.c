@@ -121,10 +121,10 @@ static kvant_status begin_word(scratch *s, const char *text, size_t offset, size
 static kvant_status emit(const scratch *s, const char *text, const node *x, kvant_id_list *out) {
     const kvant_tokenizer *t = s->t;
     if (x->id >= 0 && x->id < t->n_token) return kvant_id_list_add(out, x->id);
-    for (uint32_t i = 0; i < x->size; i++) { /* no token: its bytes, as far as there are tokens for them */
+    for (uint32_t i = 0; i < x->size; i++) { /* no token: its bytes, as far as there are tokens for
+                                                them; others are lost, as they are in the models' own tokenizers */
         int32_t id = t->byte_ids[(uint8_t)text[x->offset + i]];
-        if (id < 0 || id >= t->n_token) id = t->unk;
-        if (id >= 0) KVANT_TRY(kvant_id_list_add(out, id));
+        if (id >= 0 && id < t->n_token) KVANT_TRY(kvant_id_list_add(out, id));
     }
     return KVANT_OK;
 }
