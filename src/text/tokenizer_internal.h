@@ -70,7 +70,7 @@ kvant_status kvant_symbols_add(kvant_symbols *s, const char *text, size_t size, 
 int32_t kvant_symbols_find(const kvant_symbols *s, const char *text, size_t size);
 static inline const char *kvant_symbol_text(const kvant_symbols *s, int32_t id, size_t *size) {
     *size = s->offsets[id + 1] - s->offsets[id];
-    return s->pool + s->offsets[id];
+    return s->pool ? s->pool + s->offsets[id] : ""; /* every symbol is empty */
 }
 
 kvant_status kvant_merges_create(int n_merge, kvant_merge **table, uint32_t *mask);
