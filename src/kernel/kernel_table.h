@@ -16,4 +16,7 @@ void kvant_kernels_set_ref(kvant_kernels *k);
 void kvant_kernels_set_avx2(kvant_kernels *k);
 void kvant_kernels_set_avx512(kvant_kernels *k);
 
+/* The level of an x86-64 processor, and of its operating system. */
+kvant_isa kvant_cpu_x86_level(void);
+
 #endif

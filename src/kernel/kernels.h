@@ -29,6 +29,7 @@
 
 #define KVANT_PANEL_ROWS 16
 #define KVANT_BLOCK 32
+#define KVANT_Q8_SMALLEST 1e-36f /* below it 127 / max|x| would not be a float */
 
 /* One product of a tile with n int8 vectors:
  * acc[c*acc_stride + r] = fma chain over blocks b in order of
@@ -49,6 +50,8 @@ typedef struct kvant_product_q8 {
     const int16_t *x_sum; /* [n][2*x_scale_stride], the sum of x over each 16 columns */
     float *acc;           /* [n][acc_stride], 16 used: read, added to, written */
     size_t acc_stride;
+    int max_code;         /* u tiles: the largest code that may occur, e.g. 15 at 4 bits; at most 63, and 0 means 63. Codes of
+                             at most 15 are summed in 16 bits for a whole block of 32, which is faster; the result is the same */
 } kvant_product_q8;
 
 /* One product of a float tile with n float vectors: acc[c][r] = fma(tile[j][r], x[c][j], acc[c][r]), j = 0..k-1 in order. */
@@ -70,16 +73,18 @@ typedef struct kvant_product_f32 {
  * product_u: u tile. product_s: s tile. product_f32, product_f16: float and binary16 tiles.
  * tile_u_to_f32, tile_s_to_f32: out[k][16] = fma(scale, code, bias) per block (scale NULL: 1, bias NULL: 0).
  * quantize_q8: x[n] (n a multiple of 32) -> q, scale per 32 = max|x| / 127 (0 gives q = 0, scale 0), q = rint(x * (127 / max|x|)),
- *   x_sum per 16. Byte-identical at every level.
+ *   in -127..127, x_sum per 16. Byte-identical at every level. max|x| under KVANT_Q8_SMALLEST counts as 0. x should be finite:
+ *   an infinity makes the scale infinite, a NaN is quantized as 127.
  * f16_to_f32, f32_to_f16: rows, as base/half.h.
  * dot_f32: sum of a*b in 8 interleaved partial sums (lane i sums j % 8 == i in order, fused), added as ((0+4)+(2+6))+((1+5)+(3+7)).
- * rms_norm: y = x / sqrt(mean(x^2) + eps) * weight (weight NULL: 1); the mean by dot_f32's order.
- * exp_sum: x[i] = exp(x[i] - max) for n values, returns their sum (dot_f32's order); relative error under 3e-7; exp of less
- *   than -87 and of -inf gives exactly 0.
- * max_f32: the largest of n values, -inf for n = 0.
+ * rms_norm: y = x / sqrt(mean(x^2) + eps) * weight (weight NULL: 1); the mean by dot_f32's order, and
+ *   y = (x * r) * weight with r = 1 / sqrt(dot / n + eps). y may be x.
+ * exp_sum: x[i] = exp(x[i] - max) for n values x <= max, max finite; returns their sum (dot_f32's order). Relative error under
+ *   3e-7; exp of less than -87 and of -inf gives exactly 0; NaN stays NaN.
+ * max_f32: the largest of n values, -inf for n = 0; NaN is passed over; -0 counts as 0.
  * scale_f32: x *= a.  add_f32: y += x.  add_scaled_f32: y = fma(a, x, y).
  * silu_mul: gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i].
- * gelu_mul: gate[i] = 0.5 g (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))) * up[i].
+ * gelu_mul: gate[i] = 0.5 g (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))) * up[i], computed as g * sigmoid.
  *   Both have relative error under 1e-6 of the float64 value, absolute under 1e-7 near 0. up NULL: 1. */
 #define KVANT_KERNEL_LIST(KERNEL)                                                                                       \
     KERNEL(void, unpack2, (uint8_t * tile, const uint8_t *packed, int n_block))                                         \
@@ -92,8 +97,10 @@ typedef struct kvant_product_f32 {
     KERNEL(void, product_s, (const kvant_product_q8 *p))                                                                \
     KERNEL(void, product_f32, (const kvant_product_f32 *p))                                                             \
     KERNEL(void, product_f16, (const kvant_product_f32 *p))                                                             \
-    KERNEL(void, tile_u_to_f32, (float *out, const uint8_t *tile, const float *scale, const float *bias, int scale_block, int n_block)) \
-    KERNEL(void, tile_s_to_f32, (float *out, const uint8_t *tile, const float *scale, const float *bias, int scale_block, int n_block)) \
+    KERNEL(void, tile_u_to_f32,                                                                                         \
+           (float *out, const uint8_t *tile, const float *scale, const float *bias, int scale_block, int n_block))      \
+    KERNEL(void, tile_s_to_f32,                                                                                         \
+           (float *out, const uint8_t *tile, const float *scale, const float *bias, int scale_block, int n_block))      \
     KERNEL(void, quantize_q8, (int8_t * q, float *scale, int16_t *sum, const float *x, int n))                          \
     KERNEL(void, f16_to_f32, (float *y, const uint16_t *x, int n))                                                      \
     KERNEL(void, f32_to_f16, (uint16_t * y, const float *x, int n))                                                     \
