@@ -44,7 +44,7 @@ typedef struct inspection {
     kvant_file *file;
     kvant_model_info info; /* when runs */
     bool runs;
-    kvant_error why;       /* when not */
+    kvant_error why; /* when not */
     int n_types;
     type_total types[MAX_TYPES];
     double tensor_bytes;
@@ -58,7 +58,8 @@ static void count_types(inspection *x) {
         kvant_file_tensor t;
         if (kvant_file_tensor_at(x->file, i, &t) != KVANT_OK) continue;
         int k = 0;
-        while (k < x->n_types && strcmp(x->types[k].name, t.type) != 0) k++;
+        while (k < x->n_types && strcmp(x->types[k].name, t.type) != 0)
+            k++;
         if (k == MAX_TYPES) k = MAX_TYPES - 1; /* types that nobody knows, by the dozen */
         if (k == x->n_types) {
             memcpy(x->types[k].name, t.type, sizeof t.type);
@@ -80,7 +81,8 @@ static void fill_cache_row(const inspection *x, int bits, cache_row *row) {
         kvant_format format;
         bool works = true;
         if (bits) snprintf(name, sizeof name, "affine%d:%d", bits, groups[g]);
-        for (int d = 0; d < N_DEPTHS && works; d++) works = kvant_file_cache_bytes(x->file, name, depths[d], &row->bytes[d], NULL) == KVANT_OK;
+        for (int d = 0; d < N_DEPTHS && works; d++)
+            works = kvant_file_cache_bytes(x->file, name, depths[d], &row->bytes[d], NULL) == KVANT_OK;
         if (!works || kvant_format_parse(name, &format, NULL) != KVANT_OK) continue;
         memcpy(row->format, name, sizeof name);
         row->bits_total = kvant_format_bits(&format, x->info.head_dim);
@@ -101,13 +103,19 @@ static void print_escaped(const char *s, int width) {
         size_t n = *p < 0x80 ? 1 : *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : 4;
         if (n > strlen((const char *)p)) n = 1; /* not from the library, whose UTF-8 is whole */
         uint32_t c = n == 1 ? *p : *p & (0xFFu >> (n + 1));
-        for (size_t i = 1; i < n; i++) c = c << 6 | (p[i] & 0x3Fu);
+        for (size_t i = 1; i < n; i++)
+            c = c << 6 | (p[i] & 0x3Fu);
         bool reorders = c == 0x200E || c == 0x200F || (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
-        if (c == '\n') printf("\\n");
-        else if (c == '\t') printf("\\t");
-        else if (c < 0x20 || (c >= 0x7F && c < 0xA0)) printf("\\x%02x", (unsigned)c);
-        else if (reorders) printf("\\u%04x", (unsigned)c);
-        else fwrite(p, 1, n, stdout);
+        if (c == '\n')
+            printf("\\n");
+        else if (c == '\t')
+            printf("\\t");
+        else if (c < 0x20 || (c >= 0x7F && c < 0xA0))
+            printf("\\x%02x", (unsigned)c);
+        else if (reorders)
+            printf("\\u%04x", (unsigned)c);
+        else
+            fwrite(p, 1, n, stdout);
         p += n;
     }
 }
@@ -121,9 +129,10 @@ static void print_summary(const inspection *x, const char *path) {
         print_escaped(m->name, 200);
         printf("\nkit %s, architecture ", m->kit);
         print_escaped(m->architecture, 64);
-        printf(", %.1f M parameters, %s\n", (double)m->n_parameters / 1e6, format_bytes((double)m->file_bytes, bytes, sizeof bytes));
-        printf("%d layers, %d heads and %d KV heads of %d, embedding %d, vocabulary %d, context %" PRId64 "\n", m->n_layer, m->n_head, m->n_kv_head,
-               m->head_dim, m->n_embd, m->n_vocab, m->n_context_train);
+        printf(", %.1f M parameters, %s\n", (double)m->n_parameters / 1e6,
+               format_bytes((double)m->file_bytes, bytes, sizeof bytes));
+        printf("%d layers, %d heads and %d KV heads of %d, embedding %d, vocabulary %d, context %" PRId64 "\n", m->n_layer,
+               m->n_head, m->n_kv_head, m->head_dim, m->n_embd, m->n_vocab, m->n_context_train);
     } else {
         printf("\nKvant cannot run this file: ");
         print_escaped(x->why.message, 1000);
@@ -182,7 +191,8 @@ static void print_tensors(const inspection *x, bool each) {
         printf("  ");
         print_escaped(f.name, 128);
         printf("  %s  %" PRId64, f.type, f.dims[0]);
-        for (int d = 1; d < f.n_dims; d++) printf(" x %" PRId64, f.dims[d]);
+        for (int d = 1; d < f.n_dims; d++)
+            printf(" x %" PRId64, f.dims[d]);
         printf("  %zu bytes\n", f.bytes);
     }
 }
@@ -195,16 +205,22 @@ static void print_cache(const inspection *x) {
     table_cell(t, "kv_bits");
     table_cell(t, "format");
     table_cell(t, "bits/value");
-    for (int d = 0; d < N_DEPTHS; d++) table_cell(t, "%s", depth_names[d]);
+    for (int d = 0; d < N_DEPTHS; d++)
+        table_cell(t, "%s", depth_names[d]);
     for (int i = 0; i < N_ROWS; i++) {
         const cache_row *r = &x->rows[i];
         bool works = strcmp(r->format, "-") != 0;
-        if (r->bits) table_cell(t, "%d", r->bits);
-        else table_cell(t, "none");
+        if (r->bits)
+            table_cell(t, "%d", r->bits);
+        else
+            table_cell(t, "none");
         table_cell(t, "%s", r->format);
-        if (works) table_cell(t, "%.2f", r->bits_total);
-        else table_cell(t, "-");
-        for (int d = 0; d < N_DEPTHS; d++) table_cell(t, "%s", works ? format_bytes((double)r->bytes[d], bytes, sizeof bytes) : "-");
+        if (works)
+            table_cell(t, "%.2f", r->bits_total);
+        else
+            table_cell(t, "-");
+        for (int d = 0; d < N_DEPTHS; d++)
+            table_cell(t, "%s", works ? format_bytes((double)r->bytes[d], bytes, sizeof bytes) : "-");
     }
     table_print(t, stdout);
     table_destroy(t);
@@ -219,7 +235,8 @@ static json_t *json_text(const char *s) {
     size_t n = strlen(s);
     char *copy = malloc(n + 1);
     if (!copy) return json_null();
-    for (size_t i = 0; i <= n; i++) copy[i] = (unsigned char)s[i] < 0x80 ? s[i] : '?';
+    for (size_t i = 0; i <= n; i++)
+        copy[i] = (unsigned char)s[i] < 0x80 ? s[i] : '?';
     j = json_string(copy);
     free(copy);
     return j;
@@ -276,7 +293,8 @@ static json_t *json_tensors(const inspection *x, bool each) {
         json_t *t = json_object(), *shape = json_array();
         json_object_set_new(t, "name", json_text(f.name));
         json_object_set_new(t, "type", json_text(f.type));
-        for (int d = 0; d < f.n_dims; d++) json_array_append_new(shape, json_integer(f.dims[d]));
+        for (int d = 0; d < f.n_dims; d++)
+            json_array_append_new(shape, json_integer(f.dims[d]));
         json_object_set_new(t, "shape", shape);
         json_object_set_new(t, "bytes", json_integer((json_int_t)f.bytes));
         json_array_append_new(list, t);
@@ -356,7 +374,8 @@ static int inspect(const char *path, bool json, bool each) {
     }
     x.runs = kvant_file_model_info(x.file, &x.info, &x.why) == KVANT_OK;
     count_types(&x);
-    for (int i = 0; x.runs && i < N_ROWS; i++) fill_cache_row(&x, all_bits[i], &x.rows[i]);
+    for (int i = 0; x.runs && i < N_ROWS; i++)
+        fill_cache_row(&x, all_bits[i], &x.rows[i]);
     int rc = json ? print_json(&x, path, each, value) : print_text(&x, path, each, value);
     kvant_file_close(x.file);
     free(value);
@@ -373,12 +392,15 @@ int cmd_inspect(int argc, char **argv) {
         {"--json", NULL, OPTION_FLAG, &json, 0, 0, NULL, "JSON on stdout"},
         {"--tensors", NULL, OPTION_FLAG, &each, 0, 0, NULL, "list every tensor"},
     };
-    int rc = options_parse("kvant inspect MODEL [--json] [--tensors]",
-                           "Shows what is in a model file: metadata, tensors by type, what kind of model it is, and the bytes its cache takes.",
-                           flags, (int)(sizeof flags / sizeof *flags), argc, argv, rest, 1, &n_rest);
+    int rc = options_parse(
+        "kvant inspect MODEL [--json] [--tensors]",
+        "Shows what is in a model file: metadata, tensors by type, what kind of model it is, and the bytes its cache takes.",
+        flags, (int)(sizeof flags / sizeof *flags), argc, argv, rest, 1, &n_rest);
     if (rc != 0) return rc < 0 ? 0 : rc;
-    if (n_rest == 1 && !model) model = rest[0];
-    else if (n_rest == 1) return fail_with(2, "inspect takes one model, found %s and %s; try kvant inspect --help", model, rest[0]);
+    if (n_rest == 1 && !model)
+        model = rest[0];
+    else if (n_rest == 1)
+        return fail_with(2, "inspect takes one model, found %s and %s; try kvant inspect --help", model, rest[0]);
     if (!model) return fail_with(2, "inspect needs a model file; try kvant inspect --help");
     return inspect(model, json, each);
 }

@@ -83,9 +83,12 @@ static void write_text(writer *w, kvant_text t, bool in_json) {
             i++;
             continue;
         }
-        if (in_json && p[i] < 0x20) write_format(w, "\\u%04x", p[i]);
-        else if (in_json && (p[i] == '"' || p[i] == '\\')) write_format(w, "\\%c", p[i]);
-        else write_bytes(w, t.data + i, n);
+        if (in_json && p[i] < 0x20)
+            write_format(w, "\\u%04x", p[i]);
+        else if (in_json && (p[i] == '"' || p[i] == '\\'))
+            write_format(w, "\\%c", p[i]);
+        else
+            write_bytes(w, t.data + i, n);
         i += n;
     }
 }
@@ -136,8 +139,10 @@ static void write_element(writer *w, const kvant_gguf_value *v, uint64_t i) {
         write_bytes(w, "\"", 1);
     } else if (is_real(type)) {
         double x = kvant_gguf_array_f64(v, i);
-        if (isfinite(x)) write_real(w, x, type == KVANT_GGUF_F32);
-        else write_format(w, "\"%s\"", not_finite(x));
+        if (isfinite(x))
+            write_real(w, x, type == KVANT_GGUF_F32);
+        else
+            write_format(w, "\"%s\"", not_finite(x));
     } else if (type == KVANT_GGUF_BOOL) {
         write_format(w, "%s", kvant_gguf_array_int(v, i) ? "true" : "false");
     } else if (type == KVANT_GGUF_U64) {
@@ -205,8 +210,10 @@ static const struct {
 static void copy_text(char *out, size_t size, const kvant_gguf *f, const char *key, const char *fallback) {
     kvant_text t;
     writer w = writer_begin(out, size);
-    if (kvant_gguf_string(f, key, &t, NULL) == KVANT_OK) write_text(&w, t, false);
-    else write_bytes(&w, fallback, strlen(fallback));
+    if (kvant_gguf_string(f, key, &t, NULL) == KVANT_OK)
+        write_text(&w, t, false);
+    else
+        write_bytes(&w, fallback, strlen(fallback));
 }
 
 /* For sentences: control characters do not belong into them. */
@@ -223,12 +230,14 @@ kvant_status kvant_model_file_check_kit(const kvant_gguf *f, kvant_error *err) {
     make_printable(type);
     for (size_t i = 0; i < sizeof other_kits / sizeof *other_kits; i++) {
         if (strcmp(architecture, other_kits[i].name) != 0) continue;
-        return kvant_fail(err, KVANT_EUNSUPPORTED, "%s: architecture %s is %s; Kvant runs text models of the architectures %s", f->path,
-                          architecture, other_kits[i].what, kvant_decoder_architectures());
+        return kvant_fail(err, KVANT_EUNSUPPORTED, "%s: architecture %s is %s; Kvant runs text models of the architectures %s",
+                          f->path, architecture, other_kits[i].what, kvant_decoder_architectures());
     }
     if (strcmp(type, "model") != 0)
-        return kvant_fail(err, KVANT_EUNSUPPORTED, "%s: general.type is %s (architecture %s), expected model; Kvant runs text models of the "
-                          "architectures %s", f->path, type, architecture[0] ? architecture : "unknown", kvant_decoder_architectures());
+        return kvant_fail(err, KVANT_EUNSUPPORTED,
+                          "%s: general.type is %s (architecture %s), expected model; Kvant runs text models of the "
+                          "architectures %s",
+                          f->path, type, architecture[0] ? architecture : "unknown", kvant_decoder_architectures());
     return KVANT_OK;
 }
 
@@ -249,7 +258,8 @@ kvant_status kvant_file_open(const char *path, kvant_file **out, kvant_error *er
     for (int i = 0; i < f->gguf->n_tensors; i++) {
         const kvant_gguf_tensor *t = &f->gguf->tensors[i];
         int64_t n = 1; /* fits: checked when the file was opened */
-        for (int d = 0; d < KVANT_GGUF_MAX_DIMS; d++) n *= t->dims[d];
+        for (int d = 0; d < KVANT_GGUF_MAX_DIMS; d++)
+            n *= t->dims[d];
         f->tensor_bytes += t->bytes;
         f->n_elements = n > INT64_MAX - f->n_elements ? INT64_MAX : f->n_elements + n;
     }
@@ -265,15 +275,17 @@ void kvant_file_close(kvant_file *f) {
 
 int kvant_file_n_metadata(const kvant_file *f) { return f->gguf->n_values; }
 
-kvant_status kvant_file_metadata(const kvant_file *f, int index, char *key, size_t key_size, char *type, size_t type_size, char *value,
-                                 size_t value_size) {
+kvant_status kvant_file_metadata(const kvant_file *f, int index, char *key, size_t key_size, char *type, size_t type_size,
+                                 char *value, size_t value_size) {
     if (index < 0 || index >= f->gguf->n_values) return KVANT_EINVAL;
     const kvant_gguf_value *v = &f->gguf->values[index];
     writer w = writer_begin(key, key_size);
     write_string(&w, v->key);
     w = writer_begin(type, type_size);
-    if (v->type == KVANT_GGUF_ARRAY) write_format(&w, "%s[%" PRIu64 "]", kvant_gguf_value_type_name(v->element_type), v->n_elements);
-    else write_format(&w, "%s", kvant_gguf_value_type_name(v->type));
+    if (v->type == KVANT_GGUF_ARRAY)
+        write_format(&w, "%s[%" PRIu64 "]", kvant_gguf_value_type_name(v->element_type), v->n_elements);
+    else
+        write_format(&w, "%s", kvant_gguf_value_type_name(v->type));
     w = writer_begin(value, value_size);
     write_value(&w, v);
     return KVANT_OK;
@@ -288,8 +300,10 @@ kvant_status kvant_file_tensor_at(const kvant_file *f, int index, kvant_file_ten
     writer w = writer_begin(tensor.name, sizeof tensor.name);
     write_string(&w, t->name);
     const char *type = kvant_gguf_tensor_type_name(t->type);
-    if (type) snprintf(tensor.type, sizeof tensor.type, "%s", type);
-    else snprintf(tensor.type, sizeof tensor.type, "type %" PRIu32, t->type);
+    if (type)
+        snprintf(tensor.type, sizeof tensor.type, "%s", type);
+    else
+        snprintf(tensor.type, sizeof tensor.type, "type %" PRIu32, t->type);
     memcpy(tensor.dims, t->dims, sizeof tensor.dims);
     *out = tensor;
     return KVANT_OK;
@@ -300,10 +314,21 @@ kvant_status kvant_file_model_info(const kvant_file *f, kvant_model_info *out, k
     KVANT_TRY(kvant_model_file_check_kit(f->gguf, err));
     KVANT_TRY(kvant_decoder_peek(f->gguf, &d, err));
     *out = (kvant_model_info){
-        .name = f->name, .architecture = f->architecture, .path = f->gguf->path, .kit = "text",
-        .n_layer = d.n_layer, .n_head = d.n_head, .n_kv_head = d.n_kv_head, .head_dim = d.head_dim, .n_embd = d.n_embd, .n_vocab = d.n_vocab,
-        .layer_window = d.layer_window, .n_context_train = d.n_context, .n_parameters = f->n_elements,
-        .weight_bytes = f->tensor_bytes, .file_bytes = f->gguf->map.size,
+        .name = f->name,
+        .architecture = f->architecture,
+        .path = f->gguf->path,
+        .kit = "text",
+        .n_layer = d.n_layer,
+        .n_head = d.n_head,
+        .n_kv_head = d.n_kv_head,
+        .head_dim = d.head_dim,
+        .n_embd = d.n_embd,
+        .n_vocab = d.n_vocab,
+        .layer_window = d.layer_window,
+        .n_context_train = d.n_context,
+        .n_parameters = f->n_elements,
+        .weight_bytes = f->tensor_bytes,
+        .file_bytes = f->gguf->map.size,
     };
     return KVANT_OK;
 }

@@ -26,8 +26,10 @@ const kvant_gguf_value *kvant_gguf_find(const kvant_gguf *f, const char *key) {
         const kvant_gguf_value *v = &f->values[f->value_order[mid]];
         int c = compare_name(key, size, v->key);
         if (c == 0) return v;
-        if (c < 0) high = mid;
-        else low = mid + 1;
+        if (c < 0)
+            high = mid;
+        else
+            low = mid + 1;
     }
     return NULL;
 }
@@ -39,8 +41,10 @@ const kvant_gguf_tensor *kvant_gguf_find_tensor(const kvant_gguf *f, const char 
         const kvant_gguf_tensor *t = &f->tensors[f->tensor_order[mid]];
         int c = compare_name(name, size, t->name);
         if (c == 0) return t;
-        if (c < 0) high = mid;
-        else low = mid + 1;
+        if (c < 0)
+            high = mid;
+        else
+            low = mid + 1;
     }
     return NULL;
 }
@@ -91,19 +95,23 @@ static double read_float(kvant_gguf_type type, const uint8_t *p) {
 
 static bool is_number(kvant_gguf_type type) { return type != KVANT_GGUF_STRING && type != KVANT_GGUF_ARRAY; }
 
-static kvant_status wrong_type(const kvant_gguf *f, const char *key, const kvant_gguf_value *v, const char *expected, kvant_error *err) {
-    return kvant_fail(err, KVANT_EFORMAT, "%s: %s is of type %s, expected %s", f->path, key, kvant_gguf_value_type_name(v->type), expected);
+static kvant_status wrong_type(const kvant_gguf *f, const char *key, const kvant_gguf_value *v, const char *expected,
+                               kvant_error *err) {
+    return kvant_fail(err, KVANT_EFORMAT, "%s: %s is of type %s, expected %s", f->path, key, kvant_gguf_value_type_name(v->type),
+                      expected);
 }
 
 static kvant_status absent(const kvant_gguf *f, const char *key, kvant_error *err) {
     return kvant_fail(err, KVANT_EFORMAT, "%s: has no %s in its metadata, which it needs", f->path, key);
 }
 
-static kvant_status convert_u32(const kvant_gguf *f, const char *key, const kvant_gguf_value *v, uint32_t *out, kvant_error *err) {
+static kvant_status convert_u32(const kvant_gguf *f, const char *key, const kvant_gguf_value *v, uint32_t *out,
+                                kvant_error *err) {
     if (!is_number(v->type)) return wrong_type(f, key, v, "a number", err);
     double d = read_float(v->type, v->data);
     if (!(d >= 0 && d <= (double)UINT32_MAX && d == floor(d)))
-        return kvant_fail(err, KVANT_EFORMAT, "%s: %s is %.17g, expected a whole number from 0 to %" PRIu32, f->path, key, d, UINT32_MAX);
+        return kvant_fail(err, KVANT_EFORMAT, "%s: %s is %.17g, expected a whole number from 0 to %" PRIu32, f->path, key, d,
+                          UINT32_MAX);
     *out = (uint32_t)d;
     return KVANT_OK;
 }

@@ -17,7 +17,8 @@ static inline void expect_whole_characters(const char *text, size_t size) {
     for (size_t i = 0; i < size;) {
         size_t n = p[i] < 0x80 ? 1 : p[i] >= 0xF0 ? 4 : p[i] >= 0xE0 ? 3 : p[i] >= 0xC0 ? 2 : 0;
         expect(n > 0 && n <= size - i);
-        for (size_t k = 1; k < n; k++) expect((p[i + k] & 0xC0) == 0x80);
+        for (size_t k = 1; k < n; k++)
+            expect((p[i + k] & 0xC0) == 0x80);
         i += n;
     }
 }
@@ -49,7 +50,8 @@ static inline void exercise_tokenizer(const kvant_tokenizer *t, const char *text
         kvant_tokenize_options options = {.add_special = flags & 1, .parse_special = flags & 2};
         if (kvant_tokenizer_encode(t, text, size, options, &ids, &n, &err) != KVANT_OK) continue;
         expect(n >= 0 && (size_t)n <= 8 * size + 8);
-        for (int i = 0; i < n; i++) expect(ids[i] >= 0 && ids[i] < n_token);
+        for (int i = 0; i < n; i++)
+            expect(ids[i] >= 0 && ids[i] < n_token);
         stream_ids(t, ids, n, flags & 1);
         kvant_free(ids);
     }
@@ -59,7 +61,8 @@ static inline void exercise_tokenizer(const kvant_tokenizer *t, const char *text
     }
     kvant_buffer small;
     kvant_buffer_init(&small, 3);
-    for (int32_t id = -1; id <= n_token && id < 64; id++) kvant_tokenizer_decode(t, id, false, &small);
+    for (int32_t id = -1; id <= n_token && id < 64; id++)
+        kvant_tokenizer_decode(t, id, false, &small);
     expect(small.size <= 3);
     kvant_buffer_free(&small);
     kvant_tokenizer_is_end(t, -1);

@@ -29,7 +29,8 @@ static void expect(bool ok) {
 /* Both ways in: the level of this machine, and the reference. */
 static kvant_context *context(bool reference) {
     static kvant_context *both[2];
-    if (!both[reference]) expect(kvant_context_create(1, reference ? KVANT_ISA_REF : KVANT_ISA_BEST, &both[reference], NULL) == KVANT_OK);
+    if (!both[reference])
+        expect(kvant_context_create(1, reference ? KVANT_ISA_REF : KVANT_ISA_BEST, &both[reference], NULL) == KVANT_OK);
     return both[reference];
 }
 
@@ -41,7 +42,8 @@ static void quantize(const float *x, int n, int bits, int group) {
     int n_groups = n / group;
     kvant_status st = kvant_affine_quantize(x, n_groups, bits, group, codes, scales, biases);
     expect(st == (valid ? KVANT_OK : KVANT_EINVAL));
-    for (int i = 0; valid && i < n_groups * group; i++) expect(codes[i] < 1 << bits);
+    for (int i = 0; valid && i < n_groups * group; i++)
+        expect(codes[i] < 1 << bits);
 }
 
 static void check_pages(const kvant_sequence *s, const settings *p, int n_tokens, bool finite) {
@@ -54,9 +56,12 @@ static void check_pages(const kvant_sequence *s, const settings *p, int n_tokens
         }
         for (int t = -1; t <= n_tokens; t++) {
             kvant_status st = kvant_sequence_decode(s, layer, t, p->n_kv_head - 1, k, v);
-            if (t < 0 || t == n_tokens) expect(st == KVANT_EINVAL);
-            else if (p->window == 0 && p->layer_window == 0) expect(st == KVANT_OK);
-            for (int d = 0; st == KVANT_OK && finite && d < p->head_dim; d++) expect(isfinite(k[d]) && isfinite(v[d]));
+            if (t < 0 || t == n_tokens)
+                expect(st == KVANT_EINVAL);
+            else if (p->window == 0 && p->layer_window == 0)
+                expect(st == KVANT_OK);
+            for (int d = 0; st == KVANT_OK && finite && d < p->head_dim; d++)
+                expect(isfinite(k[d]) && isfinite(v[d]));
         }
     }
 }
@@ -68,14 +73,16 @@ static void use_sequence(kvant_cache *cache, const settings *p, const float *x, 
     kvant_attend_params attend = {.n_head = p->n_kv_head, .scale = 1 / sqrtf((float)p->head_dim), .precision = p->precision};
     kvant_sequence *s, *fork;
     expect(kvant_sequence_create(cache, &s) == KVANT_OK);
-    for (int i = 0; i < MAX_FLOATS; i++) q[i] = (float)(i % 17 - 8) / 8;
+    for (int i = 0; i < MAX_FLOATS; i++)
+        q[i] = (float)(i % 17 - 8) / 8;
     for (int step = 0; step < 2; step++) {
         int n = step ? n_rows - half : half;
         if (n == 0) continue;
         for (int layer = 0; layer < p->n_layer; layer++) {
             expect(kvant_sequence_append(s, layer, x + done * row, x + done * row, n) == KVANT_OK);
             expect(kvant_attend(s, layer, &attend, q, n, out) == KVANT_OK);
-            for (int i = 0; finite && i < n * row; i++) expect(isfinite(out[i]));
+            for (int i = 0; finite && i < n * row; i++)
+                expect(isfinite(out[i]));
         }
         done += n;
         expect(kvant_maybe_quantize_kv_cache(s, NULL) == KVANT_OK);
@@ -112,7 +119,8 @@ static void use_cache(const char *name, const settings *p, bool reference, const
     config.quantized_kv_start = p->start;
     config.max_kv_size = p->window;
     config.quantize_after_step = p->after_step;
-    bool fits = kvant_format_check(&config.k, p->head_dim, NULL) == KVANT_OK && kvant_format_check(&config.v, p->head_dim, NULL) == KVANT_OK;
+    bool fits = kvant_format_check(&config.k, p->head_dim, NULL) == KVANT_OK &&
+                kvant_format_check(&config.v, p->head_dim, NULL) == KVANT_OK;
     st = kvant_cache_create(context(reference), &config, &cache, &err);
     expect(st != KVANT_OK || fits);
     if (st != KVANT_OK) {
@@ -121,7 +129,8 @@ static void use_cache(const char *name, const settings *p, bool reference, const
     }
     int row = p->head_dim * p->n_kv_head;
     bool finite = true; /* and of a size that every format and a score can hold */
-    for (int i = 0; i < n / row * row; i++) finite = finite && fabsf(x[i]) < 1e4f;
+    for (int i = 0; i < n / row * row; i++)
+        finite = finite && fabsf(x[i]) < 1e4f;
     use_sequence(cache, p, x, n / row, finite);
     kvant_cache_destroy(cache);
 }
@@ -130,15 +139,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static float x[MAX_FLOATS];
     char name[80];
     size_t n_name = 0;
-    while (n_name < size && n_name < sizeof name - 1 && data[n_name]) n_name++;
+    while (n_name < size && n_name < sizeof name - 1 && data[n_name])
+        n_name++;
     memcpy(name, data, n_name);
     name[n_name] = '\0';
     if (size - n_name < 9) return 0;
     const uint8_t *b = data + n_name + 1;
     settings p = {
-        .head_dim = head_dims[b[0] & 7], .n_kv_head = 1 + (b[0] >> 3 & 1), .n_layer = 1 + (b[0] >> 4 & 1),
-        .start = b[1] & 1 ? b[1] : 0, .window = b[2] & 1 ? b[2] : 0, .layer_window = b[3] & 1 ? b[3] : 0,
-        .after_step = b[4] & 1, .precision = b[4] & 2 ? KVANT_EXACT : KVANT_FAST,
+        .head_dim = head_dims[b[0] & 7],
+        .n_kv_head = 1 + (b[0] >> 3 & 1),
+        .n_layer = 1 + (b[0] >> 4 & 1),
+        .start = b[1] & 1 ? b[1] : 0,
+        .window = b[2] & 1 ? b[2] : 0,
+        .layer_window = b[3] & 1 ? b[3] : 0,
+        .after_step = b[4] & 1,
+        .precision = b[4] & 2 ? KVANT_EXACT : KVANT_FAST,
     };
     size_t bytes = size - n_name - 9;
     int n = (int)(bytes / 2 < MAX_FLOATS ? bytes / 2 : MAX_FLOATS);

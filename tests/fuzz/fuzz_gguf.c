@@ -54,7 +54,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         expect(!f && err.status == st && err.message[0] && !strchr(err.message, '\n'));
         return 0;
     }
-    for (int i = 0; i < f->n_values; i++) read_value(f, &f->values[i]);
+    for (int i = 0; i < f->n_values; i++)
+        read_value(f, &f->values[i]);
     for (int i = 0; i < f->n_tensors; i++) {
         const kvant_gguf_tensor *t = &f->tensors[i];
         expect(inside(f, t->name.data, t->name.size) && inside(f, t->data, t->bytes ? t->bytes : 1));

@@ -20,7 +20,8 @@ static int run_file(const char *path) {
     fclose(f);
     /* a copy of exactly its size: a sanitizer then sees the first byte read behind it */
     uint8_t *exact = malloc(size ? size : 1);
-    for (size_t i = 0; exact && i < size; i++) exact[i] = data[i];
+    for (size_t i = 0; exact && i < size; i++)
+        exact[i] = data[i];
     free(data);
     if (!exact) return 1;
     LLVMFuzzerTestOneInput(exact, size);

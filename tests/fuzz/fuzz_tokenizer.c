@@ -12,8 +12,8 @@
 #define MAX_MERGES 100
 
 static const char *const models[] = {"gpt2", "llama", "gemma4", "t5", "bert", "nonsense", "plamo2", "rwkv"};
-static const char *const pres[] = {NULL, "default", "llama-bpe", "qwen2", "gpt-2", "starcoder", "deepseek-llm", "falcon", "gpt-4o", "tekken",
-                                   "gemma4", "smollm", "bloom", "kimi-k2", "nonsense", ""};
+static const char *const pres[] = {NULL,     "default", "llama-bpe", "qwen2",  "gpt-2", "starcoder", "deepseek-llm", "falcon",
+                                   "gpt-4o", "tekken",  "gemma4",    "smollm", "bloom", "kimi-k2",   "nonsense",     ""};
 
 typedef struct piece {
     const uint8_t *data;
@@ -72,11 +72,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         .name = "fuzz.gguf",
         .model = models[data[2] % (sizeof models / sizeof *models)],
         .pre = pres[(data[2] >> 3) % (sizeof pres / sizeof *pres)],
-        .n_token = in.n_token, .user = &in, .token = token_at,
-        .score = flags & 1 ? NULL : score_at, .type = flags & 2 ? NULL : type_at,
-        .n_merge = in.n_merge, .merge = merge_at,
-        .bos_id = odd_id(data[4]), .eos_id = odd_id(data[5]), .eot_id = odd_id(data[6]), .unk_id = odd_id(data[7]),
-        .add_bos = flags >> 2 & 1, .add_eos = (flags >> 3 & 1) - (flags >> 4 & 1), .add_space_prefix = (flags >> 5 & 1) - (flags >> 6 & 1),
+        .n_token = in.n_token,
+        .user = &in,
+        .token = token_at,
+        .score = flags & 1 ? NULL : score_at,
+        .type = flags & 2 ? NULL : type_at,
+        .n_merge = in.n_merge,
+        .merge = merge_at,
+        .bos_id = odd_id(data[4]),
+        .eos_id = odd_id(data[5]),
+        .eot_id = odd_id(data[6]),
+        .unk_id = odd_id(data[7]),
+        .add_bos = flags >> 2 & 1,
+        .add_eos = (flags >> 3 & 1) - (flags >> 4 & 1),
+        .add_space_prefix = (flags >> 5 & 1) - (flags >> 6 & 1),
     };
     kvant_tokenizer *t;
     kvant_error err = {0};

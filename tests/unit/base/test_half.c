@@ -27,7 +27,8 @@ static void all_65536_values_come_back(void **state) {
         uint16_t back = kvant_f32_to_f16(f);
         uint16_t want = is_nan(h) ? h | 0x200 : h; /* NaNs become quiet and keep sign and payload */
         if (back != want) fail_msg("0x%04x came back as 0x%04x, expected 0x%04x", h, back, want);
-        if ((h & 0x7C00) != 0x7C00 && (double)f != half_value(h)) fail_msg("0x%04x is %.9g, expected %.9g", h, (double)f, half_value(h));
+        if ((h & 0x7C00) != 0x7C00 && (double)f != half_value(h))
+            fail_msg("0x%04x is %.9g, expected %.9g", h, (double)f, half_value(h));
         if (is_nan(h) != (isnan(f) != 0)) fail_msg("0x%04x: NaN is lost or made", h);
     }
     assert_true(isinf(kvant_f16_to_f32(0x7C00)) && kvant_f16_to_f32(0xFC00) < 0);
@@ -45,7 +46,8 @@ static void ties_go_to_even_and_neighbours_to_the_nearer(void **state) {
             float s = negative ? -1.0f : 1.0f;
             if (kvant_f32_to_f16(s * middle) != (sign | even)) fail_msg("the tie above 0x%04x is not even", low);
             if (kvant_f32_to_f16(s * nextafterf(middle, 0)) != (sign | low)) fail_msg("just below the tie above 0x%04x", low);
-            if (kvant_f32_to_f16(s * nextafterf(middle, INFINITY)) != (sign | high)) fail_msg("just above the tie above 0x%04x", low);
+            if (kvant_f32_to_f16(s * nextafterf(middle, INFINITY)) != (sign | high))
+                fail_msg("just above the tie above 0x%04x", low);
         }
     }
 }
@@ -58,7 +60,7 @@ static void what_is_too_large_becomes_infinity(void **state) {
     assert_int_equal(kvant_f32_to_f16(-65520.0f), 0xFC00);
     assert_int_equal(kvant_f32_to_f16(0x1p127f), 0x7C00);
     assert_int_equal(kvant_f32_to_f16(INFINITY), 0x7C00);
-    assert_int_equal(kvant_f32_to_f16(0x1p-25f), 0);      /* a tie with zero */
+    assert_int_equal(kvant_f32_to_f16(0x1p-25f), 0); /* a tie with zero */
     assert_int_equal(kvant_f32_to_f16(-0x1p-149f), 0x8000);
     assert_int_equal(kvant_f32_to_f16(nextafterf(0x1p-25f, 1)), 1);
 }
@@ -67,7 +69,8 @@ static void bfloat16_is_the_upper_half(void **state) {
     (void)state;
     assert_true(kvant_bf16_to_f32(0x3F80) == 1.0f);
     assert_true(kvant_bf16_to_f32(0xC049) == -3.140625f);
-    for (uint32_t i = 0; i < 65536; i++) assert_true(kvant_f32_bits(kvant_bf16_to_f32((uint16_t)i)) == i << 16);
+    for (uint32_t i = 0; i < 65536; i++)
+        assert_true(kvant_f32_bits(kvant_bf16_to_f32((uint16_t)i)) == i << 16);
 }
 
 int main(void) {

@@ -35,7 +35,8 @@ static void memory_is_zeroed_or_aligned_and_counted(void **state) {
     (void)state;
     uint64_t before = kvant_alloc_count();
     unsigned char *p = kvant_alloc(1000, 1);
-    for (int i = 0; i < 1000; i++) assert_int_equal(p[i], 0);
+    for (int i = 0; i < 1000; i++)
+        assert_int_equal(p[i], 0);
     void *empty = kvant_alloc(0, 8);
     assert_non_null(empty);
     for (size_t n = 0; n < 200; n += 13) {
@@ -85,7 +86,8 @@ static void a_buffer_keeps_every_byte_as_it_grows(void **state) {
         char c = (char)(i * 31);
         assert_int_equal(kvant_buffer_append(&b, &c, 1), KVANT_OK);
     }
-    for (int i = 0; i < 100000; i++) assert_int_equal(b.data[i], (char)(i * 31));
+    for (int i = 0; i < 100000; i++)
+        assert_int_equal(b.data[i], (char)(i * 31));
     assert_int_equal(b.data[100000], 0);
     assert_true(b.room >= b.size + 1 && b.room <= 4 * b.size);
     kvant_buffer_free(&b);

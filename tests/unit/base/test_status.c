@@ -14,7 +14,8 @@
 static void check_cut(int n_x, const char *character) {
     char text[2000];
     size_t size = strlen(character), n = 0;
-    while (n < (size_t)n_x) text[n++] = 'x';
+    while (n < (size_t)n_x)
+        text[n++] = 'x';
     while (n + size < sizeof text) {
         memcpy(text + n, character, size);
         n += size;
@@ -62,7 +63,8 @@ static void the_status_values_never_change(void **state) {
     assert_int_equal(KVANT_EUNSUPPORTED, -5);
     assert_int_equal(KVANT_EFULL, -6);
     assert_int_equal(KVANT_ECANCELLED, -7);
-    for (int st = 0; st >= -7; st--) assert_string_not_equal(kvant_status_name((kvant_status)st), "unknown status");
+    for (int st = 0; st >= -7; st--)
+        assert_string_not_equal(kvant_status_name((kvant_status)st), "unknown status");
     assert_string_equal(kvant_status_name((kvant_status)-100), "unknown status");
 }
 

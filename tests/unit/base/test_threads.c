@@ -31,7 +31,8 @@ static void count_task(void *arg, int task, int worker) {
     if (atomic_fetch_add(&job->busy[worker], 1) != 0) atomic_fetch_add(&job->errors, 1);
     atomic_fetch_add(&job->runs[task], 1);
     double x = task;
-    for (int i = 0; i < task % 50; i++) x = x * 1.000001 + 0.5;
+    for (int i = 0; i < task % 50; i++)
+        x = x * 1.000001 + 0.5;
     job->results[task] = x;
     atomic_fetch_sub(&job->busy[worker], 1);
 }
@@ -47,7 +48,8 @@ static void every_task_runs_exactly_once(void **state) {
             static count_job job;
             int n = sizes[run % 7];
             job.n_workers = threads;
-            for (int t = 0; t < MAX_TASKS; t++) atomic_store(&job.runs[t], 0);
+            for (int t = 0; t < MAX_TASKS; t++)
+                atomic_store(&job.runs[t], 0);
             kvant_pool_run(pool, n, count_task, &job);
             for (int t = 0; t < MAX_TASKS; t++) {
                 int want = t < n;
@@ -68,11 +70,14 @@ static void a_pool_that_slept_works_again(void **state) {
     for (int run = 0; run < 10; run++) {
         static count_job job;
         job.n_workers = 3;
-        for (int t = 0; t < MAX_TASKS; t++) atomic_store(&job.runs[t], 0);
+        for (int t = 0; t < MAX_TASKS; t++)
+            atomic_store(&job.runs[t], 0);
         double until = kvant_clock_seconds() + 0.01;
-        while (kvant_clock_seconds() < until) continue;
+        while (kvant_clock_seconds() < until)
+            continue;
         kvant_pool_run(pool, 64, count_task, &job);
-        for (int t = 0; t < 64; t++) assert_int_equal(atomic_load(&job.runs[t]), 1);
+        for (int t = 0; t < 64; t++)
+            assert_int_equal(atomic_load(&job.runs[t]), 1);
     }
     kvant_pool_destroy(pool);
 }

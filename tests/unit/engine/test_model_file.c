@@ -57,7 +57,8 @@ static void values_are_readable(void **state) {
     put_uint(&builder, kvant_f32_bits(-INFINITY), 4);
     put_array(&builder, "empty", KVANT_GGUF_I32, 0);
     put_array(&builder, "long", KVANT_GGUF_U8, 1000);
-    for (int i = 0; i < 1000; i++) put_uint(&builder, 7, 1);
+    for (int i = 0; i < 1000; i++)
+        put_uint(&builder, 7, 1);
     kvant_file *f = open_built(&builder);
     assert_int_equal(kvant_file_n_metadata(f), 12);
     check_value(f, 0, "i8", "-2");
@@ -87,11 +88,13 @@ static void values_are_readable(void **state) {
 static void any_buffer_is_kept_within(void **state) {
     (void)state;
     char text[600] = "";
-    for (int i = 0; i < 150; i++) strcat(text, "\xe2\x82\xac");
+    for (int i = 0; i < 150; i++)
+        strcat(text, "\xe2\x82\xac");
     put_header(&builder, 3, 0, 2);
     put_string(&builder, "euros", text);
     put_array(&builder, "list", KVANT_GGUF_STRING, 40);
-    for (int i = 0; i < 40; i++) put_text(&builder, "\xe2\x82\xac\xe2\x82\xac");
+    for (int i = 0; i < 40; i++)
+        put_text(&builder, "\xe2\x82\xac\xe2\x82\xac");
     kvant_file *f = open_built(&builder);
     for (int index = 0; index < 2; index++) {
         for (size_t size = 0; size < 500; size++) {

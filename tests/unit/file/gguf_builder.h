@@ -66,16 +66,19 @@ static inline void put_array(gguf_builder *b, const char *key, uint32_t element_
     put_uint(b, n, 8);
 }
 
-static inline void put_tensor(gguf_builder *b, const char *name, uint32_t n_dims, const uint64_t *dims, uint32_t type, uint64_t offset) {
+static inline void put_tensor(gguf_builder *b, const char *name, uint32_t n_dims, const uint64_t *dims, uint32_t type,
+                              uint64_t offset) {
     put_text(b, name);
     put_uint(b, n_dims, 4);
-    for (uint32_t i = 0; i < n_dims; i++) put_uint(b, dims[i], 8);
+    for (uint32_t i = 0; i < n_dims; i++)
+        put_uint(b, dims[i], 8);
     put_uint(b, type, 4);
     put_uint(b, offset, 8);
 }
 
 static inline void put_padding(gguf_builder *b, size_t alignment) {
-    while (b->size % alignment != 0) put_uint(b, 0, 1);
+    while (b->size % alignment != 0)
+        put_uint(b, 0, 1);
 }
 
 #endif

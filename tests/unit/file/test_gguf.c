@@ -73,7 +73,8 @@ static void put_good_file(gguf_builder *b, uint32_t version) {
     size_t at = b->size - (8 + 5 + 4 + 16 + 4 + 8) - 8;
     b->data[at] = 128;
     put_padding(b, 64);
-    for (int i = 0; i < 148; i++) put_uint(b, (uint64_t)i, 1);
+    for (int i = 0; i < 148; i++)
+        put_uint(b, (uint64_t)i, 1);
 }
 
 static void versions_2_and_3_and_every_value_type_are_read(void **state) {
@@ -229,8 +230,10 @@ static void a_changed_byte_never_does_more_than_be_refused(void **state) {
         for (size_t m = 0; m < sizeof masks; m++) {
             builder.data[i] ^= masks[m];
             kvant_gguf *f = NULL;
-            if (parse(&builder, builder.size, &f, NULL) == KVANT_OK) kvant_gguf_close(f);
-            else refused++;
+            if (parse(&builder, builder.size, &f, NULL) == KVANT_OK)
+                kvant_gguf_close(f);
+            else
+                refused++;
             builder.data[i] ^= masks[m];
         }
     }
@@ -297,7 +300,8 @@ static int open_all(const char *format, const char *const *names, int n) {
         assert_int_equal(kvant_gguf_string(f, "general.architecture", &text, NULL), KVANT_OK);
         const kvant_gguf_value *tokens = kvant_gguf_find(f, "tokenizer.ggml.tokens");
         assert_non_null(tokens);
-        for (uint64_t t = 0; t < tokens->n_elements; t++) assert_true(kvant_gguf_array_string(tokens, t).size < 1000);
+        for (uint64_t t = 0; t < tokens->n_elements; t++)
+            assert_true(kvant_gguf_array_string(tokens, t).size < 1000);
         kvant_gguf_close(f);
         opened++;
     }
@@ -306,8 +310,9 @@ static int open_all(const char *format, const char *const *names, int n) {
 
 static void real_files_open(void **state) {
     (void)state;
-    static const char *const models[] = {"random-gemma2-dense", "random-gemma3-dense", "random-gpt-oss-moe", "random-llama-dense",
-        "random-llama-moe", "random-phi3-dense", "random-qwen2-dense", "random-qwen3-dense", "stories260K"};
+    static const char *const models[] = {"random-gemma2-dense", "random-gemma3-dense", "random-gpt-oss-moe",
+                                         "random-llama-dense",  "random-llama-moe",    "random-phi3-dense",
+                                         "random-qwen2-dense",  "random-qwen3-dense",  "stories260K"};
     static const char *const vocabularies[] = {"gemma-4", "gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2", "starcoder"};
     int n = open_all("%s/models/%s.gguf", models, (int)(sizeof models / sizeof *models));
     n += open_all("%s/tokenizers/ggml-vocab-%s.gguf", vocabularies, (int)(sizeof vocabularies / sizeof *vocabularies));
