@@ -18,6 +18,10 @@
 #define LINES_AND_SPACES "\\s*[\\r\\n]+|" SPACES
 #define SYMBOLS " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
 
+/* Not inside a run of white space: who fails to find its last newline there need not look again. */
+#define NOT_AFTER_BLANK \
+    "(?<![\\t\\x0B\\x0C \\x85\\xA0\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}])"
+
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"
 #define CL100K(digits) CONTRACTION "|" WORD "|" digits "|" SYMBOLS "|" LINES_AND_SPACES
 
@@ -78,8 +82,8 @@ const kvant_pretokenizer kvant_pretokenizers[] = {
     {.names = {"dbrx", "smaug-bpe", "glm4", "chatglm-bpe"}, .expressions = {CL100K("\\p{N}{1,3}")}},
     {.names = {"minicpm5"}, .expressions = {"\\p{N}{1,3}", CL100K("\\p{N}+")}, .ignore_merges = true},
     {.names = {"jais-2"},
-     .expressions = {CONTRACTION "|" WORD "|\\p{N}{1,3}|" SYMBOLS "|\\s*[\\r\\n]+|\\s{512}(?!\\S)|\\s{256}(?!\\S)|\\s{128}(?!\\S)"
-                     "|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)|\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s{1}"}},
+     .expressions = {CONTRACTION "|" WORD "|\\p{N}{1,3}|" SYMBOLS "|" NOT_AFTER_BLANK "\\s*[\\r\\n]+|\\s{512}(?!\\S)|\\s{256}(?!\\S)"
+                     "|\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)|\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s{1}"}},
     {.names = {"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"},
      .expressions = {CL100K("\\p{N}")}},
     {.names = {"qwen35"},
