@@ -4,8 +4,9 @@
 
     python3 scripts/make_chat_golden.py TEMPLATES > tests/golden/chat/cases.json
 
-TEMPLATES is a folder of NAME.jinja files, or GGUF files' chat templates saved so. Of a template only an excerpt goes into the result:
-the marks by which families and their variants are told, and its own system message. Dates are left out of chats as Kvant leaves them out.
+TEMPLATES is a folder of NAME.jinja files, or GGUF files' chat templates saved so. Of a template only an excerpt goes into the
+result: the marks by which families and their variants are told, and its own system message. Templates that write today's date do
+not belong there, since Kvant leaves it out.
 """
 import json
 import pathlib
@@ -16,12 +17,13 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MARKS = [
-    "<|im_start|>assistant\\n<think>\\n' }}", "<|im_start|>", "<|im_sep|>", "split('</think>')", "split('</think>'", "Reasoning Mode: ",
-    " [INST] ", "\"[INST]\"", "[INST] ", "[INST]", "[SYSTEM_PROMPT] ", "[SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "loop.last and system_message",
-    "{{ ' ' + m", "['content'] + '\n\n'", "eos_token + ' '", "<<SYS>>", "content.strip()", "| trim", "bos_token + '[INST]", "[gMASK]<sop>", "<think></think>", "<|end|>",
-    "<|start|>", "<|message|>", "<|return|>", "Valid channels", "<start_of_turn>", "<|turn>", "<turn|>",
-    "<|channel>thought\\n<channel|>'", "<|start_header_id|>", "<|end_header_id|>", "Cutting Knowledge Date", "<|start_of_role|>",
-    "<|end_of_role|>", "<｜User｜>", "<｜Assistant｜><think>\\n'}}", "<｜Assistant｜>", "{{'</think>'}}", "thinking", "'User: '", "'Assistant: '",
+    "<|im_start|>assistant\\n<think>\\n' }}", "<|im_start|>", "<|im_sep|>", "split('</think>')", "split('</think>'",
+    "Reasoning Mode: ", " [INST] ", "\"[INST]\"", "[INST] ", "[INST]", "[SYSTEM_PROMPT] ", "[SYSTEM_PROMPT]",
+    "[AVAILABLE_TOOLS]", "loop.last and system_message", "{{ ' ' + m", "['content'] + '\n\n'", "eos_token + ' '", "<<SYS>>",
+    "content.strip()", "| trim", "bos_token + '[INST]", "[gMASK]<sop>", "<think></think>", "<|end|>", "<|start|>",
+    "<|message|>", "<|return|>", "Valid channels", "<start_of_turn>", "<|turn>", "<turn|>", "<|channel>thought\\n<channel|>'",
+    "<|start_header_id|>", "<|end_header_id|>", "Cutting Knowledge Date", "<|start_of_role|>", "<|end_of_role|>", "<｜User｜>",
+    "<｜Assistant｜><think>\\n'}}", "<｜Assistant｜>", "{{'</think>'}}", "thinking", "'User: '", "'Assistant: '",
 ]
 SYSTEM = re.compile(r"<\|im_start\|>system(?:\\n|\n)(?:\\.|[^'\"{}\\])+?<\|im_end\|>")
 NEWLINES = re.compile(r"\|>\\n|\|>\n|'\\n'|'\n'")

@@ -25,7 +25,8 @@ static const char *merge_at(void *user, int index, size_t *size) {
 
 static float score_at(void *user, int id) {
     const kvant_gguf_value *v = ((const arrays *)user)->scores;
-    return v->element_type == KVANT_GGUF_F32 ? kvant_gguf_array_f32(v, (uint64_t)id) : (float)kvant_gguf_array_int(v, (uint64_t)id);
+    return v->element_type == KVANT_GGUF_F32 ? kvant_gguf_array_f32(v, (uint64_t)id)
+                                             : (float)kvant_gguf_array_int(v, (uint64_t)id);
 }
 
 static int type_at(void *user, int id) { return (int)kvant_gguf_array_int(((const arrays *)user)->types, (uint64_t)id); }
@@ -34,7 +35,8 @@ static bool is_integer(kvant_gguf_type type) {
     return type <= KVANT_GGUF_I32 || type == KVANT_GGUF_U64 || type == KVANT_GGUF_I64;
 }
 
-/* The array of a key, or NULL when there is none. what: 's' strings, 'f' floats or integers, 'i' integers. At least n elements. */
+/* The array of a key, or NULL when there is none. what: 's' strings, 'f' floats or integers, 'i' integers. At least n elements.
+ */
 static kvant_status find_array(const kvant_gguf *f, const char *key, char what, uint64_t n, const kvant_gguf_value **out,
                                kvant_error *err) {
     const kvant_gguf_value *v = kvant_gguf_find(f, key);
@@ -47,8 +49,8 @@ static kvant_status find_array(const kvant_gguf *f, const char *key, char what, 
         return kvant_fail(err, KVANT_EFORMAT, "%s: %s is not an array of %s", f->path, key,
                           what == 's' ? "strings" : what == 'f' ? "floats" : "integers");
     if (v->n_elements < n || v->n_elements > INT_MAX)
-        return kvant_fail(err, KVANT_EFORMAT, "%s: %s has %llu elements for %llu tokens", f->path, key, (unsigned long long)v->n_elements,
-                          (unsigned long long)n);
+        return kvant_fail(err, KVANT_EFORMAT, "%s: %s has %llu elements for %llu tokens", f->path, key,
+                          (unsigned long long)v->n_elements, (unsigned long long)n);
     *out = v;
     return KVANT_OK;
 }
@@ -87,7 +89,8 @@ static kvant_status flag(const kvant_gguf *f, const char *key, int *out, kvant_e
 
 static kvant_status fill_source(const kvant_gguf *f, arrays *a, kvant_vocab_source *v, kvant_error *err) {
     KVANT_TRY(find_array(f, "tokenizer.ggml.tokens", 's', 1, &a->tokens, err));
-    if (!a->tokens) return kvant_fail(err, KVANT_EFORMAT, "%s: there is no vocabulary (tokenizer.ggml.tokens is missing)", f->path);
+    if (!a->tokens)
+        return kvant_fail(err, KVANT_EFORMAT, "%s: there is no vocabulary (tokenizer.ggml.tokens is missing)", f->path);
     uint64_t n = a->tokens->n_elements;
     KVANT_TRY(find_array(f, "tokenizer.ggml.scores", 'f', n, &a->scores, err));
     KVANT_TRY(find_array(f, "tokenizer.ggml.token_type", 'i', n, &a->types, err));

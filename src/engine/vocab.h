@@ -6,8 +6,8 @@
 #include "file/gguf.h"
 #include "text/tokenizer.h"
 
-/* Makes the tokenizer that the tokenizer.ggml.* values describe. KVANT_EFORMAT: values missing, of a wrong type, or arrays of different
- * lengths. Nothing of the file is kept. */
+/* Makes the tokenizer that the tokenizer.ggml.* values describe. KVANT_EFORMAT: values missing, of a wrong type, or arrays of
+ * different lengths. Nothing of the file is kept. */
 kvant_status kvant_vocab_load(const kvant_gguf *f, kvant_tokenizer **out, kvant_error *err);
 /* tokenizer.chat_template, or data NULL when there is none; points into the file. */
 kvant_status kvant_vocab_chat_template(const kvant_gguf *f, kvant_text *out, kvant_error *err);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* chat_template.c: prompts of chats, by families of templates.
  *
- * Nearly all templates write one thing before and one after the text of a turn, for each role, and a beginning of the answer at the
- * end; so a family is a row of such strings (its style) with the marks that tell it in a template's text. What templates of one
- * family still do differently is read from the text by a few adapters. Not here: tools, images, and a template language. */
+ * Nearly all templates write one thing before and one after the text of a turn, for each role, and a beginning of the answer at
+ * the end; so a family is a row of such strings (its style) with the marks that tell it in a template's text. What templates of
+ * one family still do differently is read from the text by a few adapters. Not here: tools, images, and a template language. */
 #include "text/chat_template.h"
 
 #include <string.h>
@@ -93,7 +93,8 @@ static kvant_status adapt_smollm3(style *s, const char *text, kvant_buffer *syst
 static kvant_status adapt_llama3(style *s, const char *text, kvant_buffer *system) {
     (void)system;
     if (has(text, "Cutting Knowledge Date")) /* 3.1 and later: a fixed date unless the caller of the template has another */
-        s->prefix = "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
+        s->prefix =
+            "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
     return KVANT_OK;
 }
 
@@ -167,7 +168,8 @@ static kvant_status adapt_gpt_oss(style *s, const char *text, kvant_buffer *syst
 static kvant_status adapt_deepseek3(style *s, const char *text, kvant_buffer *system) {
     (void)system;
     s->drop_thinking = s->keep_newlines = has(text, "split('</think>'");
-    if (has(text, DS_ASSISTANT "<think>\\n'}}") || has(text, DS_ASSISTANT "<think>\\n' }}")) s->generation = DS_ASSISTANT "<think>\n";
+    if (has(text, DS_ASSISTANT "<think>\\n'}}") || has(text, DS_ASSISTANT "<think>\\n' }}"))
+        s->generation = DS_ASSISTANT "<think>\n";
     if (has(text, "{{'</think>'}}") && has(text, "thinking")) { /* V3.1 marks that it does not think */
         s->assistant[0] = s->generation = DS_ASSISTANT "</think>";
     }
@@ -181,64 +183,151 @@ static kvant_status adapt_deepseek3(style *s, const char *text, kvant_buffer *sy
 #define ROLE(role) "<|start_of_role|>" role "<|end_of_role|>"
 
 static const kvant_chat_family FAMILIES[] = {
-    {"phi4", {"<|im_start|>", "<|im_sep|>"}, NULL,
-     {.system = {"<|im_start|>system<|im_sep|>", "<|im_end|>"}, .user = {"<|im_start|>user<|im_sep|>", "<|im_end|>"},
-      .assistant = {"<|im_start|>assistant<|im_sep|>", "<|im_end|>"}, .generation = "<|im_start|>assistant<|im_sep|>"}, NULL},
-    {"smollm3", {"<|im_start|>", "Reasoning Mode: "}, NULL,
-     {.system = {IM("system") "## Metadata\n\nKnowledge Cutoff Date: June 2025\nReasoning Mode: /think\n\n## Custom Instructions\n\n",
-                 "\n\n"},
-      .user = {IM("user"), "<|im_end|>\n"}, .assistant = {IM("assistant"), "<|im_end|>\n"}, .generation = IM("assistant")},
+    {"phi4",
+     {"<|im_start|>", "<|im_sep|>"},
+     NULL,
+     {.system = {"<|im_start|>system<|im_sep|>", "<|im_end|>"},
+      .user = {"<|im_start|>user<|im_sep|>", "<|im_end|>"},
+      .assistant = {"<|im_start|>assistant<|im_sep|>", "<|im_end|>"},
+      .generation = "<|im_start|>assistant<|im_sep|>"},
+     NULL},
+    {"smollm3",
+     {"<|im_start|>", "Reasoning Mode: "},
+     NULL,
+     {.system =
+          {IM("system") "## Metadata\n\nKnowledge Cutoff Date: June 2025\nReasoning Mode: /think\n\n## Custom Instructions\n\n",
+           "\n\n"},
+      .user = {IM("user"), "<|im_end|>\n"},
+      .assistant = {IM("assistant"), "<|im_end|>\n"},
+      .generation = IM("assistant")},
      adapt_smollm3},
-    {"chatml", {"<|im_start|>"}, "<end_of_utterance>",
-     {.system = {IM("system"), "<|im_end|>\n"}, .user = {IM("user"), "<|im_end|>\n"}, .assistant = {IM("assistant"), "<|im_end|>\n"},
-      .generation = IM("assistant")}, adapt_chatml},
-    {"mistral-v7", {"[INST] ", "[SYSTEM_PROMPT] "}, NULL,
-     {.system = {"[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]"}, .user = {"[INST] ", "[/INST]"}, .assistant = {" ", "</s>"}}, NULL},
-    {"mistral-v7-tekken", {"[INST]", "[SYSTEM_PROMPT]"}, NULL,
-     {.system = {"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"}, .user = {"[INST]", "[/INST]"}, .assistant = {"", "</s>"}}, NULL},
-    {"mistral-v3-tekken", {"[AVAILABLE_TOOLS]", "\"[INST]\""}, NULL,
-     {.user = {"[INST]", "[/INST]"}, .assistant = {"", "</s>"}, .inside = {"", "\n\n"}}, adapt_mistral},
-    {"mistral-v1", {" [INST] "}, "[AVAILABLE_TOOLS]",
-     {.user = {" [INST] ", " [/INST]"}, .assistant = {" ", "</s>"}, .inside = {"", "\n\n"}}, adapt_mistral},
-    {"mistral-v3", {"[AVAILABLE_TOOLS]", "[INST] "}, NULL,
-     {.user = {"[INST] ", "[/INST]"}, .assistant = {" ", "</s>"}, .inside = {"", "\n\n"}, .trim_assistant = true}, adapt_mistral},
-    {"llama2", {"[INST]", "<<SYS>>"}, NULL,
-     {.user = {"[INST] ", " [/INST]"}, .assistant = {" ", " </s>"}, .inside = {"<<SYS>>\n", "\n<</SYS>>\n\n"},
-      .next_user = "<s>[INST] ", .trim = true}, adapt_llama2},
-    {"mistral", {"[INST]"}, NULL, {.user = {"[INST] ", " [/INST]"}, .assistant = {"", "</s>"}, .inside = {"", "\n\n"}},
+    {"chatml",
+     {"<|im_start|>"},
+     "<end_of_utterance>",
+     {.system = {IM("system"), "<|im_end|>\n"},
+      .user = {IM("user"), "<|im_end|>\n"},
+      .assistant = {IM("assistant"), "<|im_end|>\n"},
+      .generation = IM("assistant")},
+     adapt_chatml},
+    {"mistral-v7",
+     {"[INST] ", "[SYSTEM_PROMPT] "},
+     NULL,
+     {.system = {"[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]"}, .user = {"[INST] ", "[/INST]"}, .assistant = {" ", "</s>"}},
+     NULL},
+    {"mistral-v7-tekken",
+     {"[INST]", "[SYSTEM_PROMPT]"},
+     NULL,
+     {.system = {"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"}, .user = {"[INST]", "[/INST]"}, .assistant = {"", "</s>"}},
+     NULL},
+    {"mistral-v3-tekken",
+     {"[AVAILABLE_TOOLS]", "\"[INST]\""},
+     NULL,
+     {.user = {"[INST]", "[/INST]"}, .assistant = {"", "</s>"}, .inside = {"", "\n\n"}},
+     adapt_mistral},
+    {"mistral-v1",
+     {" [INST] "},
+     "[AVAILABLE_TOOLS]",
+     {.user = {" [INST] ", " [/INST]"}, .assistant = {" ", "</s>"}, .inside = {"", "\n\n"}},
+     adapt_mistral},
+    {"mistral-v3",
+     {"[AVAILABLE_TOOLS]", "[INST] "},
+     NULL,
+     {.user = {"[INST] ", "[/INST]"}, .assistant = {" ", "</s>"}, .inside = {"", "\n\n"}, .trim_assistant = true},
+     adapt_mistral},
+    {"llama2",
+     {"[INST]", "<<SYS>>"},
+     NULL,
+     {.user = {"[INST] ", " [/INST]"},
+      .assistant = {" ", " </s>"},
+      .inside = {"<<SYS>>\n", "\n<</SYS>>\n\n"},
+      .next_user = "<s>[INST] ",
+      .trim = true},
+     adapt_llama2},
+    {"mistral",
+     {"[INST]"},
+     NULL,
+     {.user = {"[INST] ", " [/INST]"}, .assistant = {"", "</s>"}, .inside = {"", "\n\n"}},
      adapt_mistral_plain},
-    {"glm4", {"[gMASK]<sop>"}, NULL,
-     {.prefix = "[gMASK]<sop>", .system = {"<|system|>\n", ""}, .user = {"<|user|>\n", ""}, .assistant = {"<|assistant|>\n", ""},
-      .generation = "<|assistant|>"}, adapt_glm4},
-    {"phi3", {"<|assistant|>", "<|end|>"}, "<|start|>",
-     {.system = {"<|system|>\n", "<|end|>\n"}, .user = {"<|user|>\n", "<|end|>\n"}, .assistant = {"<|assistant|>\n", "<|end|>\n"},
-      .generation = "<|assistant|>\n"}, adapt_phi3},
-    {"gpt-oss", {"<|start|>", "<|message|>"}, NULL,
-     {.prefix = "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n\n"
-                "Reasoning: medium\n\n# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>",
-      .system = {"<|start|>developer<|message|># Instructions\n\n", "\n\n<|end|>"}, .user = {"<|start|>user<|message|>", "<|end|>"},
-      .assistant = {"<|start|>assistant<|channel|>final<|message|>", "<|end|>"}, .generation = "<|start|>assistant"}, adapt_gpt_oss},
-    {"gemma", {"<start_of_turn>"}, NULL,
-     {.user = {"<start_of_turn>user\n", "<end_of_turn>\n"}, .assistant = {"<start_of_turn>model\n", "<end_of_turn>\n"},
-      .inside = {"", "\n\n"}, .generation = "<start_of_turn>model\n", .trim = true}, NULL},
-    {"gemma4", {"<|turn>", "<turn|>"}, NULL,
-     {.system = {"<|turn>system\n", "<turn|>\n"}, .user = {"<|turn>user\n", "<turn|>\n"}, .assistant = {"<|turn>model\n", "<turn|>\n"},
-      .generation = "<|turn>model\n", .trim = true}, adapt_gemma4},
-    {"llama3", {"<|start_header_id|>", "<|end_header_id|>"}, NULL,
-     {.system = {HEADER("system"), "<|eot_id|>"}, .user = {HEADER("user"), "<|eot_id|>"}, .assistant = {HEADER("assistant"), "<|eot_id|>"},
-      .generation = HEADER("assistant"), .trim = true}, adapt_llama3},
-    {"granite", {"<|start_of_role|>", "<|end_of_role|>"}, NULL,
-     {.system = {ROLE("system"), "<|end_of_text|>\n"}, .user = {ROLE("user"), "<|end_of_text|>\n"},
-      .assistant = {ROLE("assistant"), "<|end_of_text|>\n"}, .generation = ROLE("assistant")}, NULL},
-    {"deepseek3", {DS_USER, DS_ASSISTANT}, NULL,
-     {.system = {"", ""}, .user = {DS_USER, ""}, .assistant = {DS_ASSISTANT, DS_END}, .generation = DS_ASSISTANT}, adapt_deepseek3},
-    {"deepseek2", {"'User: '", "'Assistant: '"}, NULL,
-     {.system = {"", "\n\n"}, .user = {"User: ", "\n\n"}, .assistant = {"Assistant: ", DS_END}, .generation = "Assistant:"}, NULL},
+    {"glm4",
+     {"[gMASK]<sop>"},
+     NULL,
+     {.prefix = "[gMASK]<sop>",
+      .system = {"<|system|>\n", ""},
+      .user = {"<|user|>\n", ""},
+      .assistant = {"<|assistant|>\n", ""},
+      .generation = "<|assistant|>"},
+     adapt_glm4},
+    {"phi3",
+     {"<|assistant|>", "<|end|>"},
+     "<|start|>",
+     {.system = {"<|system|>\n", "<|end|>\n"},
+      .user = {"<|user|>\n", "<|end|>\n"},
+      .assistant = {"<|assistant|>\n", "<|end|>\n"},
+      .generation = "<|assistant|>\n"},
+     adapt_phi3},
+    {"gpt-oss",
+     {"<|start|>", "<|message|>"},
+     NULL,
+     {.prefix =
+          "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n\n"
+          "Reasoning: medium\n\n# Valid channels: analysis, commentary, final. "
+                "Channel must be included for every message.<|end|>",
+      .system = {"<|start|>developer<|message|># Instructions\n\n", "\n\n<|end|>"},
+      .user = {"<|start|>user<|message|>", "<|end|>"},
+      .assistant = {"<|start|>assistant<|channel|>final<|message|>", "<|end|>"},
+      .generation = "<|start|>assistant"},
+     adapt_gpt_oss},
+    {"gemma",
+     {"<start_of_turn>"},
+     NULL,
+     {.user = {"<start_of_turn>user\n", "<end_of_turn>\n"},
+      .assistant = {"<start_of_turn>model\n", "<end_of_turn>\n"},
+      .inside = {"", "\n\n"},
+      .generation = "<start_of_turn>model\n",
+      .trim = true},
+     NULL},
+    {"gemma4",
+     {"<|turn>", "<turn|>"},
+     NULL,
+     {.system = {"<|turn>system\n", "<turn|>\n"},
+      .user = {"<|turn>user\n", "<turn|>\n"},
+      .assistant = {"<|turn>model\n", "<turn|>\n"},
+      .generation = "<|turn>model\n",
+      .trim = true},
+     adapt_gemma4},
+    {"llama3",
+     {"<|start_header_id|>", "<|end_header_id|>"},
+     NULL,
+     {.system = {HEADER("system"), "<|eot_id|>"},
+      .user = {HEADER("user"), "<|eot_id|>"},
+      .assistant = {HEADER("assistant"), "<|eot_id|>"},
+      .generation = HEADER("assistant"),
+      .trim = true},
+     adapt_llama3},
+    {"granite",
+     {"<|start_of_role|>", "<|end_of_role|>"},
+     NULL,
+     {.system = {ROLE("system"), "<|end_of_text|>\n"},
+      .user = {ROLE("user"), "<|end_of_text|>\n"},
+      .assistant = {ROLE("assistant"), "<|end_of_text|>\n"},
+      .generation = ROLE("assistant")},
+     NULL},
+    {"deepseek3",
+     {DS_USER, DS_ASSISTANT},
+     NULL,
+     {.system = {"", ""}, .user = {DS_USER, ""}, .assistant = {DS_ASSISTANT, DS_END}, .generation = DS_ASSISTANT},
+     adapt_deepseek3},
+    {"deepseek2",
+     {"'User: '", "'Assistant: '"},
+     NULL,
+     {.system = {"", "\n\n"}, .user = {"User: ", "\n\n"}, .assistant = {"Assistant: ", DS_END}, .generation = "Assistant:"},
+     NULL},
 };
 #define N_FAMILIES ((int)(sizeof FAMILIES / sizeof *FAMILIES))
 
-static const char NAMES[] = "chatml, llama2, llama3, gemma, gemma4, mistral, mistral-v1, mistral-v3, mistral-v3-tekken, mistral-v7, "
-                            "mistral-v7-tekken, phi3, phi4, granite, glm4, gpt-oss, deepseek2, deepseek3, smollm3";
+static const char NAMES[] =
+    "chatml, llama2, llama3, gemma, gemma4, mistral, mistral-v1, mistral-v3, mistral-v3-tekken, mistral-v7, "
+    "mistral-v7-tekken, phi3, phi4, granite, glm4, gpt-oss, deepseek2, deepseek3, smollm3";
 
 const kvant_chat_family *kvant_chat_family_by_name(const char *name) {
     for (int i = 0; i < N_FAMILIES; i++)
@@ -262,7 +351,8 @@ static bool matches(const kvant_chat_family *f, const char *text) {
     return !f->unless || !has(text, f->unless);
 }
 
-kvant_status kvant_chat_family_detect(const char *file, const char *text, size_t size, const kvant_chat_family **out, kvant_error *err) {
+kvant_status kvant_chat_family_detect(const char *file, const char *text, size_t size, const kvant_chat_family **out,
+                                      kvant_error *err) {
     char *copy = copy_text(text, size);
     if (!copy) return kvant_fail(err, KVANT_ENOMEM, "%s: no memory for a chat template of %zu bytes", file, size);
     const kvant_chat_family *f = NULL;
@@ -270,10 +360,11 @@ kvant_status kvant_chat_family_detect(const char *file, const char *text, size_t
         if (matches(&FAMILIES[i], copy)) f = &FAMILIES[i];
     kvant_free(copy);
     if (!f)
-        return kvant_fail(err, KVANT_EUNSUPPORTED,
-                          "%s: its chat template is of no known family; use --raw to give the prompt as it is, or --chat-template NAME "
-                          "with one of %s",
-                          file, NAMES);
+        return kvant_fail(
+            err, KVANT_EUNSUPPORTED,
+            "%s: its chat template is of no known family; use --raw to give the prompt as it is, or --chat-template NAME "
+            "with one of %s",
+            file, NAMES);
     *out = f;
     return KVANT_OK;
 }
@@ -316,8 +407,9 @@ static kvant_status append_system(const style *s, bool llama31, const char *syst
     return system && s->system[0] ? append_turn(s->system[0], system, s->trim, s->system[1], out) : KVANT_OK;
 }
 
-static kvant_status render(const kvant_chat_family *f, const style *s, const char *default_system, const kvant_chat_message *messages,
-                           int n, bool add_generation_prompt, kvant_buffer *out, kvant_error *err) {
+static kvant_status render(const kvant_chat_family *f, const style *s, const char *default_system,
+                           const kvant_chat_message *messages, int n, bool add_generation_prompt, kvant_buffer *out,
+                           kvant_error *err) {
     bool given = n > 0 && strcmp(messages[0].role, "system") == 0;
     const char *system = given ? messages[0].content : *default_system ? default_system : NULL;
     bool opened = s->prefix && f->adapt == adapt_llama3;
@@ -336,20 +428,22 @@ static kvant_status render(const kvant_chat_family *f, const style *s, const cha
         } else if (strcmp(m->role, "system") == 0 && s->system[0] && !opened) {
             KVANT_TRY(append_turn(s->system[0], m->content, s->trim, s->system[1], out));
         } else {
-            return kvant_fail(err, KVANT_EINVAL, "message %d has the role '%.32s', for which the chat template '%s' has no place%s", i + 1,
-                              m->role, f->name, strcmp(m->role, "system") == 0 ? " after the first message" : "");
+            return kvant_fail(err, KVANT_EINVAL,
+                              "message %d has the role '%.32s', for which the chat template '%s' has no place%s", i + 1, m->role,
+                              f->name, strcmp(m->role, "system") == 0 ? " after the first message" : "");
         }
     }
     if (system && !s->system[0] && last_user < 0)
-        return kvant_fail(err, KVANT_EINVAL, "the chat template '%s' writes the system message into a user message, and there is none",
-                          f->name);
+        return kvant_fail(err, KVANT_EINVAL,
+                          "the chat template '%s' writes the system message into a user message, and there is none", f->name);
     return add_generation_prompt && s->generation ? kvant_buffer_append_str(out, s->generation) : KVANT_OK;
 }
 
 #define MAX_SYSTEM (1 << 16)
 
-kvant_status kvant_chat_render_template(const kvant_chat_family *f, const char *text, size_t size, const kvant_chat_message *messages,
-                                        int n, bool add_generation_prompt, kvant_buffer *out, kvant_error *err) {
+kvant_status kvant_chat_render_template(const kvant_chat_family *f, const char *text, size_t size,
+                                        const kvant_chat_message *messages, int n, bool add_generation_prompt, kvant_buffer *out,
+                                        kvant_error *err) {
     style s = f->style;
     kvant_buffer system;
     kvant_buffer_init(&system, MAX_SYSTEM);
@@ -359,7 +453,8 @@ kvant_status kvant_chat_render_template(const kvant_chat_family *f, const char *
         char *copy = copy_text(text, size);
         st = copy ? f->adapt(&s, copy, &system) : KVANT_ENOMEM;
         kvant_free(copy);
-        if (st != KVANT_OK) kvant_fail(err, st, "the chat template's own system message cannot be kept (%s)", kvant_status_name(st));
+        if (st != KVANT_OK)
+            kvant_fail(err, st, "the chat template's own system message cannot be kept (%s)", kvant_status_name(st));
     }
     if (st == KVANT_OK) {
         st = render(f, &s, system.data ? system.data : "", messages, n, add_generation_prompt, out, err);

@@ -2,7 +2,8 @@
 /* detokenizer.c: a stream of tokens as text that is valid UTF-8 after every token.
  *
  * The bytes of a token go behind those that are held; everything up to the last complete character is handed out, with U+FFFD for
- * what can never become one (one for each maximal part of a character, as Unicode recommends); an unfinished character is held. */
+ * what can never become one (one for each maximal part of a character, as Unicode recommends); an unfinished character is held.
+ */
 #include "text/tokenizer_internal.h"
 
 /* One token's text may be as long as a vocabulary file holds. */

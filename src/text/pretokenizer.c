@@ -66,16 +66,17 @@ static kvant_status compile_expression(kvant_splitter *s, int index, kvant_error
     PCRE2_SIZE at = 0;
     pcre2_compile_context *context = pcre2_compile_context_create(s->memory);
     if (context) {
-        s->codes[index] = pcre2_compile((PCRE2_SPTR)text.data, text.size, PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at,
-                                        context);
+        s->codes[index] =
+            pcre2_compile((PCRE2_SPTR)text.data, text.size, PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at, context);
         pcre2_compile_context_free(context);
     }
     kvant_buffer_free(&text);
     if (!s->codes[index]) {
         PCRE2_UCHAR reason[128] = "memory is out";
         if (code) pcre2_get_error_message(code, reason, sizeof reason);
-        return kvant_fail(err, code ? KVANT_EUNSUPPORTED : KVANT_ENOMEM, "pre-tokenizer '%s': expression %d fails at byte %zu: %s",
-                          s->table->names[0], index, (size_t)at, (const char *)reason);
+        return kvant_fail(err, code ? KVANT_EUNSUPPORTED : KVANT_ENOMEM,
+                          "pre-tokenizer '%s': expression %d fails at byte %zu: %s", s->table->names[0], index, (size_t)at,
+                          (const char *)reason);
     }
     pcre2_jit_compile(s->codes[index], PCRE2_JIT_COMPLETE); /* without it the interpreter gives the same matches */
     return KVANT_OK;
@@ -157,7 +158,8 @@ static kvant_status open_matcher(const kvant_splitter *s, matcher *m) {
 }
 
 /* Cuts one piece at the matches of one expression. *code_out: PCRE2's error, if any. */
-static kvant_status split_piece(const pcre2_code *code, matcher *m, const char *text, size_t size, piece_list *out, int *code_out) {
+static kvant_status split_piece(const pcre2_code *code, matcher *m, const char *text, size_t size, piece_list *out,
+                                int *code_out) {
     size_t done = 0, at = 0;
     while (at < size) {
         int r = pcre2_match(code, (PCRE2_SPTR)text, size, at, PCRE2_NO_UTF_CHECK, m->data, m->context);
@@ -194,8 +196,8 @@ static kvant_status split_in_threes(const char *text, size_t size, piece_list *o
     return add_piece(out, size - begin);
 }
 
-/* Applies expression i to every piece. Where the next step is "in threes", it is applied to the matches at once, since only here is
- * it known which pieces are matches. */
+/* Applies expression i to every piece. Where the next step is "in threes", it is applied to the matches at once, since only here
+ * is it known which pieces are matches. */
 static kvant_status apply_expression(const kvant_splitter *s, int i, matcher *m, const char *text, const piece_list *in,
                                      piece_list *out, int *code) {
     const char *next = s->table->expressions[i + 1];
@@ -220,7 +222,8 @@ static kvant_status apply_expression(const kvant_splitter *s, int i, matcher *m,
     return st;
 }
 
-kvant_status kvant_splitter_run(const kvant_splitter *s, const char *text, size_t size, uint32_t **sizes, size_t *n, kvant_error *err) {
+kvant_status kvant_splitter_run(const kvant_splitter *s, const char *text, size_t size, uint32_t **sizes, size_t *n,
+                                kvant_error *err) {
     matcher m = {0};
     piece_list now = {0}, next = {0};
     int code = 0;

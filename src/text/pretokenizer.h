@@ -2,8 +2,8 @@
 /* pretokenizer.h: cuts a text into the words inside which byte-pair merges happen.
  *
  * A pre-tokenizer is a row of a table (pretokenizer_table.c): names, a few expressions, and the flags that go with the names. The
- * expressions are applied one after the other, each inside the pieces that the one before left; what an expression matches becomes
- * a piece, and so does what lies between two matches. */
+ * expressions are applied one after the other, each inside the pieces that the one before left; what an expression matches
+ * becomes a piece, and so does what lies between two matches. */
 #ifndef KVANT_TEXT_PRETOKENIZER_H
 #define KVANT_TEXT_PRETOKENIZER_H
 
@@ -42,6 +42,7 @@ void kvant_splitter_destroy(kvant_splitter *s);
 
 /* text is well-formed by structure (utf8.h). *sizes (kvant_free) receives the bytes of each piece in order, *n their number.
  * KVANT_EUNSUPPORTED: an expression hit its match or memory limit. */
-kvant_status kvant_splitter_run(const kvant_splitter *s, const char *text, size_t size, uint32_t **sizes, size_t *n, kvant_error *err);
+kvant_status kvant_splitter_run(const kvant_splitter *s, const char *text, size_t size, uint32_t **sizes, size_t *n,
+                                kvant_error *err);
 
 #endif

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* pretokenizer_table.c: the pre-tokenizers by the names that GGUF files use.
  *
- * The expressions are those of the models' own tokenizer files, with \s meaning Unicode white space (pretokenizer.c sees to that).
- * Where an expression of theirs takes time that grows with the square of a text (a look ahead over a run of digits, white space at
- * the end), an equal one that does not stands here. Several names share a row when they differ in nothing that matters here. */
+ * The expressions are those of the models' own tokenizer files, with \s meaning Unicode white space (pretokenizer.c sees to
+ * that). Where an expression of theirs takes time that grows with the square of a text (a look ahead over a run of digits, white
+ * space at the end), an equal one that does not stands here. Several names share a row when they differ in nothing that matters
+ * here. */
 #include "text/pretokenizer.h"
 
 #include <stdint.h>
@@ -78,25 +79,29 @@
 const kvant_pretokenizer kvant_pretokenizers[] = {
     {.names = {"default"}, .expressions = {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
     {.names = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"},
-     .expressions = {CL100K("\\p{N}{1,3}")}, .ignore_merges = true, .add_bos = true},
+     .expressions = {CL100K("\\p{N}{1,3}")},
+     .ignore_merges = true,
+     .add_bos = true},
     {.names = {"dbrx", "smaug-bpe", "glm4", "chatglm-bpe"}, .expressions = {CL100K("\\p{N}{1,3}")}},
     {.names = {"minicpm5"}, .expressions = {"\\p{N}{1,3}", CL100K("\\p{N}+")}, .ignore_merges = true},
     {.names = {"jais-2"},
-     .expressions = {CONTRACTION "|" WORD "|\\p{N}{1,3}|" SYMBOLS "|" NOT_AFTER_BLANK "\\s*[\\r\\n]+|\\s{512}(?!\\S)|\\s{256}(?!\\S)"
-                     "|\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)|\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s{1}"}},
+     .expressions =
+         {CONTRACTION
+          "|" WORD "|\\p{N}{1,3}|" SYMBOLS "|" NOT_AFTER_BLANK "\\s*[\\r\\n]+|\\s{512}(?!\\S)|\\s{256}(?!\\S)"
+          "|\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)|\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s{1}"}},
     {.names = {"qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"},
      .expressions = {CL100K("\\p{N}")}},
     {.names = {"qwen35"},
-     .expressions = {CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" LINES_AND_SPACES}},
+     .expressions = {CONTRACTION
+                     "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" LINES_AND_SPACES}},
     {.names = {"ufakzeka"}, .expressions = {WORD "|\\p{N}|" SYMBOLS "|" LINES_AND_SPACES}},
     {.names = {"laguna"}, .expressions = {"[^\\n]+|[\\n]+", CL100K("\\p{N}")}},
-    {.names = {"seed-coder"},
-     .expressions = {CONTRACTION "|" WORD "|\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|" LINES_AND_SPACES}},
+    {.names = {"seed-coder"}, .expressions = {CONTRACTION "|" WORD "|\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|" LINES_AND_SPACES}},
     {.names = {"bailingmoe", "bailingmoe2", "llada-moe"},
      .expressions = {"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|" WORD "|\\p{N}|" SYMBOLS "|\\s*[\\r\\n]|" SPACES}},
     {.names = {"exaone-moe"},
      .expressions = {CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*+(?: \\p{L}\\p{M}*+)*+)++|\\p{N}"
-                     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|\\s*[\\r\\n]|" SPACES}},
+                                 "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|\\s*[\\r\\n]|" SPACES}},
     {.names = {"gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "jina-v2-es", "jina-v2-de", "a.x-4.0", "mellum", "modern-bert",
                "exaone4"},
      .expressions = {GPT2}},
@@ -106,10 +111,11 @@ const kvant_pretokenizer kvant_pretokenizers[] = {
      .expressions = {"\\p{N}", GPT2}},
     {.names = {"falcon"}, .expressions = {"[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2, "[0-9][0-9][0-9]"}},
     {.names = {"deepseek-llm"},
-     .expressions = {"[\\r\\n]", "\\s?[" DEEPSEEK_LETTERS "]+", "\\s?[" DEEPSEEK_PUNCTUATION "]+", "(?<!\\s)\\s++\\z", CJK_AND_HANGUL,
-                     "\\p{N}+"}},
+     .expressions = {"[\\r\\n]", "\\s?[" DEEPSEEK_LETTERS "]+", "\\s?[" DEEPSEEK_PUNCTUATION "]+", "(?<!\\s)\\s++\\z",
+                     CJK_AND_HANGUL, "\\p{N}+"}},
     {.names = {"deepseek-coder"}, .expressions = {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", CJK_AND_HANGUL, "\\p{N}"}},
-    {.names = {"deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"}, .expressions = {"\\p{N}{1,3}", CJK_AND_KANA, DEEPSEEK3_MAIN}},
+    {.names = {"deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"},
+     .expressions = {"\\p{N}{1,3}", CJK_AND_KANA, DEEPSEEK3_MAIN}},
     {.names = {"spark2_5"},
      .expressions = {"\\p{N}{1,3}", CJK_AND_KANA, DEEPSEEK3_WORDS "| ?[\\p{P}\\p{S}]+|[\\r\\n]|" SPACES, "\\p{N}"}},
     {.names = {"afmoe"}, .expressions = {"\\p{N}+", KVANT_DIGITS_IN_THREES, AFMOE_CJK, DEEPSEEK3_MAIN}},
@@ -122,18 +128,23 @@ const kvant_pretokenizer kvant_pretokenizers[] = {
     {.names = {"tiny_aya", "cohere2moe"}, .expressions = {"(?<!\\d)\\d++\\b", KVANT_DIGITS_IN_THREES, O200K}},
     {.names = {"tekken"},
      .expressions = {CASED_WORDS(UPPER, LOWER, "") "|\\p{N}|" SYMBOLS_AND_SLASH "|" LINES_AND_SPACES},
-     .ignore_merges = true, .add_bos = true},
+     .ignore_merges = true,
+     .add_bos = true},
     {.names = {"kimi-k2"},
      .expressions = {"\\p{Han}+|" CASED_WORDS(UPPER_NO_HAN, LOWER_NO_HAN, CONTRACTION "?") "|\\p{N}{1,3}|" SYMBOLS
-                     "|" LINES_AND_SPACES}},
+                                                                                           "|" LINES_AND_SPACES}},
     {.names = {"poro-chat", "bloom", "gpt3-finnish"}, .expressions = {BLOOM}},
     {.names = {"viking"}, .expressions = {BLOOM, "\\p{N}"}},
     {.names = {"chameleon"},
      .expressions = {"<sentinel:[0-9]+>", "IMGIMG[A-I]{1,4}Z", "[\\t\\n]|    |  ", "\\p{N}", "[\\p{P}!-/:-@\\[-`{-~]", GPT2},
      .add_bos = true},
     {.names = {"superbpe"}, .expressions = {"\\p{N}+", KVANT_DIGITS_IN_THREES}},
-    {.names = {"gemma4", "granite-embed-multi-311m"}, .expressions = {"[^\\n]+|[\\n]+"}, .add_bos = true, .raw = true,
-     .visible_spaces = true, .newline_runs = true},
+    {.names = {"gemma4", "granite-embed-multi-311m"},
+     .expressions = {"[^\\n]+|[\\n]+"},
+     .add_bos = true,
+     .raw = true,
+     .visible_spaces = true,
+     .newline_runs = true},
     {.names = {"sarvam-moe"}, .expressions = {"[^\\n]+|[\\n]+"}, .raw = true, .visible_spaces = true},
     {.names = {"whitespace"}, .expressions = {"\\S+"}, .raw = true},
 };

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* special_tokens.c: takes the special tokens out of a text before anything else looks at it.
  *
- * Longer tokens come first, over the whole text; a shorter one is found only in what they leave. Tokens are grouped by length, and
- * a length is tried at a position only when some token of that length begins with the byte there, so that the thousands of special
- * tokens of some vocabularies cost nothing on ordinary text. */
+ * Longer tokens come first, over the whole text; a shorter one is found only in what they leave. Tokens are grouped by length,
+ * and a length is tried at a position only when some token of that length begins with the byte there, so that the thousands of
+ * special tokens of some vocabularies cost nothing on ordinary text. */
 #include "text/tokenizer_internal.h"
 
 #include <stdlib.h>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* tokenizer.c: makes a tokenizer from a vocabulary, and runs the stages of encoding and decoding.
  *
- * What a vocabulary file leaves unsaid is settled here once: the kinds of tokens that are known by their text, the tokens that end a
- * generation, the defaults of BOS and of the leading space. Encoding is: special tokens out (special_tokens.c), then the rest by
- * merges (tokenizer_bpe.c) or scores (tokenizer_spm.c). */
+ * What a vocabulary file leaves unsaid is settled here once: the kinds of tokens that are known by their text, the tokens that
+ * end a generation, the defaults of BOS and of the leading space. Encoding is: special tokens out (special_tokens.c), then the
+ * rest by merges (tokenizer_bpe.c) or scores (tokenizer_spm.c). */
 #include "text/tokenizer_internal.h"
 #include "text/utf8.h"
 
@@ -18,7 +18,7 @@
 static const char *const END_TEXTS[] = {
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>", "<|endoftext|>",
     "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>",
-    "<|tool_response>", "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>", "[e~["};
+    "<|tool_response>", ("<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"), "[e~["};
 
 /* Tokens of code completion that never belong to an answer: padding, repository and file separators. */
 static const char *const END_FILL_TEXTS[] = {"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", "<|fim_repo|>",
@@ -87,9 +87,11 @@ static bool holds_word(const char *text, const char *word) {
 /* What files do not store: white space that special tokens swallow. */
 static void mark_swallowing(kvant_tokenizer *t, const char *model_name, const char *pre) {
     if (model_name && (holds_word(model_name, "phi-3") || holds_word(model_name, "phi3"))) {
-        int32_t keep[3] = {find_text(t, "<unk>"), find_text(t, "<s>"), find_text(t, "<|endoftext|>")}, close = find_text(t, "</s>");
+        int32_t keep[3] = {find_text(t, "<unk>"), find_text(t, "<s>"), find_text(t, "<|endoftext|>")},
+                close = find_text(t, "</s>");
         for (int32_t id = 0; id < t->n_token; id++)
-            if (t->kinds[id] & (KVANT_IS_CONTROL | KVANT_IS_USER_DEFINED | KVANT_IS_UNKNOWN)) t->kinds[id] |= KVANT_SWALLOWS_RIGHT;
+            if (t->kinds[id] & (KVANT_IS_CONTROL | KVANT_IS_USER_DEFINED | KVANT_IS_UNKNOWN))
+                t->kinds[id] |= KVANT_SWALLOWS_RIGHT;
         if (close >= 0) t->kinds[close] |= KVANT_SWALLOWS_RIGHT;
         for (int i = 0; i < 3; i++)
             if (keep[i] >= 0) t->kinds[keep[i]] &= (uint8_t)~KVANT_SWALLOWS_RIGHT;
@@ -121,7 +123,8 @@ static kvant_status read_tokens(kvant_tokenizer *t, const kvant_vocab_source *v,
         kvant_status st = kvant_symbols_add(&t->symbols, text, size, &id);
         if (st == KVANT_EFORMAT)
             return kvant_fail(err, st, "%s: tokens %d and %d have the same text, of %zu bytes", v->name, (int)id, i, size);
-        if (st != KVANT_OK) return kvant_fail(err, st, "%s: no room for token %d of %d, of %zu bytes", v->name, i, v->n_token, size);
+        if (st != KVANT_OK)
+            return kvant_fail(err, st, "%s: no room for token %d of %d, of %zu bytes", v->name, i, v->n_token, size);
         t->kinds[i] = v->type ? kind_of_type(v->type(v->user, i)) : KVANT_IS_NORMAL;
         if (t->scores && v->score) {
             float score = v->score(v->user, i);
@@ -148,7 +151,8 @@ static kvant_status read_merges(kvant_tokenizer *t, const kvant_vocab_source *v,
         const char *space = text && size > 2 ? memchr(text + 1, ' ', size - 1) : NULL;
         if (!space || space + 1 == text + size) {
             kvant_buffer_free(&joined);
-            return kvant_fail(err, KVANT_EFORMAT, "%s: merge %d of %d is not two parts with a space between", v->name, i, v->n_merge);
+            return kvant_fail(err, KVANT_EFORMAT, "%s: merge %d of %d is not two parts with a space between", v->name, i,
+                              v->n_merge);
         }
         kvant_merge m = {.rank = i};
         size_t n_left = (size_t)(space - text);
@@ -179,7 +183,8 @@ static void find_byte_ids(kvant_tokenizer *t) {
     }
 }
 
-static kvant_status check_special(const kvant_vocab_source *v, const char *what, int id, int fallback, int *out, kvant_error *err) {
+static kvant_status check_special(const kvant_vocab_source *v, const char *what, int id, int fallback, int *out,
+                                  kvant_error *err) {
     if (id >= v->n_token || id < -1)
         return kvant_fail(err, KVANT_EFORMAT, "%s: the %s token is %d, but there are %d tokens", v->name, what, id, v->n_token);
     *out = id >= 0 ? id : fallback < v->n_token ? fallback : -1;
@@ -194,14 +199,15 @@ static kvant_status choose_model(kvant_tokenizer *t, const kvant_vocab_source *v
     }
     bool gemma4 = strcmp(v->model, "gemma4") == 0;
     if (!gemma4 && strcmp(v->model, "gpt2") != 0)
-        return kvant_fail(err, KVANT_EUNSUPPORTED,
-                          "%s: tokenizer model '%s' is not supported; supported are gpt2 (byte-level BPE), llama (SentencePiece BPE) "
-                          "and gemma4",
-                          v->name, v->model);
+        return kvant_fail(
+            err, KVANT_EUNSUPPORTED,
+            "%s: tokenizer model '%s' is not supported; supported are gpt2 (byte-level BPE), llama (SentencePiece BPE) "
+            "and gemma4",
+            v->name, v->model);
     const char *pre = gemma4 ? "gemma4" : v->pre;
     if (!pre || !*pre) {
-        kvant_log(KVANT_LOG_WARNING, "%s: tokenizer.ggml.pre is missing: using the pre-tokenizer 'default', which may not be the model's",
-                  v->name);
+        kvant_log(KVANT_LOG_WARNING,
+                  "%s: tokenizer.ggml.pre is missing: using the pre-tokenizer 'default', which may not be the model's", v->name);
         pre = "default";
     }
     t->pre = kvant_pretokenizer_find(pre);
@@ -209,7 +215,8 @@ static kvant_status choose_model(kvant_tokenizer *t, const kvant_vocab_source *v
     char nearest[128];
     kvant_pretokenizer_nearest(pre, nearest, sizeof nearest);
     return kvant_fail(err, KVANT_EUNSUPPORTED,
-                      "%s: pre-tokenizer '%.64s' (tokenizer.ggml.pre) is unknown; the nearest known names are %s", v->name, pre, nearest);
+                      "%s: pre-tokenizer '%.64s' (tokenizer.ggml.pre) is unknown; the nearest known names are %s", v->name, pre,
+                      nearest);
 }
 
 static kvant_status choose_special(kvant_tokenizer *t, const kvant_vocab_source *v, kvant_error *err) {
@@ -219,8 +226,10 @@ static kvant_status choose_special(kvant_tokenizer *t, const kvant_vocab_source 
     KVANT_TRY(check_special(v, "EOS", v->eos_id, spm ? 2 : -1, &t->eos, err));
     KVANT_TRY(check_special(v, "unknown", v->unk_id, spm ? 0 : -1, &t->unk, err));
     KVANT_TRY(check_special(v, "EOT", v->eot_id, -1, &eot, err));
-    if (v->add_bos == 1 && t->bos < 0) return kvant_fail(err, KVANT_EFORMAT, "%s: a text shall begin with BOS, but no token is BOS", v->name);
-    if (v->add_eos == 1 && t->eos < 0) return kvant_fail(err, KVANT_EFORMAT, "%s: a text shall end with EOS, but no token is EOS", v->name);
+    if (v->add_bos == 1 && t->bos < 0)
+        return kvant_fail(err, KVANT_EFORMAT, "%s: a text shall begin with BOS, but no token is BOS", v->name);
+    if (v->add_eos == 1 && t->eos < 0)
+        return kvant_fail(err, KVANT_EFORMAT, "%s: a text shall end with EOS, but no token is EOS", v->name);
     bool gemma4 = t->pre && t->pre->newline_runs; /* its files say false and mean true */
     t->add_bos = t->bos >= 0 && (gemma4 || (v->add_bos >= 0 ? v->add_bos != 0 : spm || t->pre->add_bos));
     t->add_eos = t->eos >= 0 && v->add_eos == 1;
@@ -301,7 +310,8 @@ static kvant_status encode_fragments(const kvant_tokenizer *t, const char *text,
 kvant_status kvant_tokenizer_encode(const kvant_tokenizer *t, const char *text, size_t size, kvant_tokenize_options options,
                                     int32_t **ids, int *n, kvant_error *err) {
     if (size > KVANT_TOKENIZE_MAX_BYTES)
-        return kvant_fail(err, KVANT_EINVAL, "a text of %zu bytes; at most %zu are tokenized at once", size, KVANT_TOKENIZE_MAX_BYTES);
+        return kvant_fail(err, KVANT_EINVAL, "a text of %zu bytes; at most %zu are tokenized at once", size,
+                          KVANT_TOKENIZE_MAX_BYTES);
     kvant_fragment *fragments = NULL;
     size_t n_fragment = 0;
     kvant_id_list list = {0};
@@ -327,7 +337,9 @@ kvant_status kvant_tokenizer_encode(const kvant_tokenizer *t, const char *text, 
 
 /* ---- decoding ---- */
 
-static int hex_digit(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; }
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
 
 /* <0x..> tokens; -1 for other texts. */
 static int byte_of_text(const char *text, size_t size) {

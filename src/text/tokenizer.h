@@ -50,7 +50,8 @@ int kvant_tokenizer_n_token(const kvant_tokenizer *t);
 int kvant_tokenizer_bos(const kvant_tokenizer *t); /* -1: none */
 int kvant_tokenizer_eos(const kvant_tokenizer *t);
 bool kvant_tokenizer_adds_bos(const kvant_tokenizer *t); /* whether add_special begins with BOS */
-/* Ends a generation: eos, eot, and the control tokens that models end turns with (<|im_end|>, <|eot_id|>, <end_of_turn>, <|end|>, ...). */
+/* Ends a generation: eos, eot, and the control tokens that models end turns with (<|im_end|>, <|eot_id|>, <end_of_turn>, <|end|>,
+ * ...). */
 bool kvant_tokenizer_is_end(const kvant_tokenizer *t, int32_t id);
 /* The id of a token by its exact text, or -1. */
 int32_t kvant_tokenizer_find(const kvant_tokenizer *t, const char *text, size_t size);
@@ -60,8 +61,9 @@ typedef struct kvant_tokenize_options {
     bool parse_special; /* the text of special tokens becomes those tokens */
 } kvant_tokenize_options;
 
-/* *ids (kvant_free) and *n. Any bytes are accepted, NUL too; bytes that are not UTF-8 become byte tokens ("llama") or U+FFFD (BPE).
- * KVANT_ENOMEM. KVANT_EINVAL: more than KVANT_TOKENIZE_MAX_BYTES. KVANT_EUNSUPPORTED: the pre-tokenizer's expression gave up. */
+/* *ids (kvant_free) and *n. Any bytes are accepted, NUL too; bytes that are not UTF-8 become byte tokens ("llama") or U+FFFD
+ * (BPE). KVANT_ENOMEM. KVANT_EINVAL: more than KVANT_TOKENIZE_MAX_BYTES. KVANT_EUNSUPPORTED: the pre-tokenizer's expression gave
+ * up. */
 #define KVANT_TOKENIZE_MAX_BYTES ((size_t)INT32_MAX / 8)
 kvant_status kvant_tokenizer_encode(const kvant_tokenizer *t, const char *text, size_t size, kvant_tokenize_options options,
                                     int32_t **ids, int *n, kvant_error *err);

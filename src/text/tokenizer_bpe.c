@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* tokenizer_bpe.c: byte-pair encoding by merge ranks.
  *
- * A text is cut into words by the pre-tokenizer; in each word, which begins as single characters, the neighbours with the lowest rank
- * are merged until no merge is left. A heap holds the possible merges, and entries whose symbols have changed since are passed over
- * when they come up, so a word of n characters takes n log n steps however long it is. */
+ * A text is cut into words by the pre-tokenizer; in each word, which begins as single characters, the neighbours with the lowest
+ * rank are merged until no merge is left. A heap holds the possible merges, and entries whose symbols have changed since are
+ * passed over when they come up, so a word of n characters takes n log n steps however long it is. */
 #include "text/tokenizer_internal.h"
 #include "text/utf8.h"
 

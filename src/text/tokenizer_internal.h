@@ -2,7 +2,8 @@
 /* tokenizer_internal.h: what the files of src/text share of a tokenizer.
  *
  * A symbol is a string with an id: ids below n_token are the tokens of the vocabulary, those above are strings that only merges
- * speak of. All strings lie in one pool; one open-addressing table finds a symbol by its text, another a merge by its two symbols. */
+ * speak of. All strings lie in one pool; one open-addressing table finds a symbol by its text, another a merge by its two
+ * symbols. */
 #ifndef KVANT_TEXT_TOKENIZER_INTERNAL_H
 #define KVANT_TEXT_TOKENIZER_INTERNAL_H
 
@@ -64,8 +65,8 @@ struct kvant_tokenizer {
 
 kvant_status kvant_symbols_init(kvant_symbols *s, int n_expected);
 void kvant_symbols_free(kvant_symbols *s);
-/* Adds a string as the next id; findable unless it is empty. KVANT_EFORMAT: it is there already (*id tells where), nothing is added.
- * KVANT_ENOMEM, KVANT_EFULL: more than 4 GB of text. */
+/* Adds a string as the next id; findable unless it is empty. KVANT_EFORMAT: it is there already (*id tells where), nothing is
+ * added. KVANT_ENOMEM, KVANT_EFULL: more than 4 GB of text. */
 kvant_status kvant_symbols_add(kvant_symbols *s, const char *text, size_t size, int32_t *id);
 int32_t kvant_symbols_find(const kvant_symbols *s, const char *text, size_t size);
 static inline const char *kvant_symbol_text(const kvant_symbols *s, int32_t id, size_t *size) {
@@ -108,7 +109,8 @@ kvant_status kvant_spm_encode(const kvant_tokenizer *t, const char *text, size_t
 /* Whether decoding leaves out one space at the beginning of a text, because encoding put one there. */
 bool kvant_tokenizer_drops_first_space(const kvant_tokenizer *t);
 
-/* GPT-2's letters for bytes (byte_letters.c): the printable bytes of Latin-1 stand for themselves, the others for U+0100 and on. */
+/* GPT-2's letters for bytes (byte_letters.c): the printable bytes of Latin-1 stand for themselves, the others for U+0100 and on.
+ */
 uint32_t kvant_byte_letter(uint8_t byte);
 /* The byte of a letter, or -1. */
 int kvant_letter_byte(uint32_t code);

@@ -2,8 +2,8 @@
 /* tokenizer_spm.c: SentencePiece's byte-pair encoding by scores.
  *
  * The text, spaces made visible, begins as single characters; the two neighbours whose joined text is the token with the highest
- * score are joined, until no two neighbours make a token. What is then no token is spelled in byte tokens. As in tokenizer_bpe.c a
- * heap keeps it at n log n, here over the whole text, since these vocabularies have no words. */
+ * score are joined, until no two neighbours make a token. What is then no token is spelled in byte tokens. As in tokenizer_bpe.c
+ * a heap keeps it at n log n, here over the whole text, since these vocabularies have no words. */
 #include "text/tokenizer_internal.h"
 #include "text/utf8.h"
 

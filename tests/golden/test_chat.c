@@ -41,8 +41,9 @@ static bool check_case(const json_t *c) {
     if (st == KVANT_OK) st = kvant_chat_render_template(f, excerpt, strlen(excerpt), messages, n, true, &out, &err);
     bool same = st == KVANT_OK && strcmp(out.data, expected) == 0;
     if (!same)
-        print_message("%s as %s, \"%s\"\nexpected: %s\nfound:    %s\n", get(c, "template"), st == KVANT_OK ? kvant_chat_family_name(f) : "?",
-                      get(c, "chat"), expected, st == KVANT_OK ? out.data : err.message);
+        print_message("%s as %s, \"%s\"\nexpected: %s\nfound:    %s\n", get(c, "template"),
+                      st == KVANT_OK ? kvant_chat_family_name(f) : "?", get(c, "chat"), expected,
+                      st == KVANT_OK ? out.data : err.message);
     kvant_buffer_free(&out);
     return same;
 }

@@ -68,7 +68,8 @@ static void check_line(const kvant_tokenizer *t, const char *name, int index, co
             break;
         }
         if (i >= n || ids[i] != id)
-            fail_msg("%s, text %d \"%.*s\", token %d: %ld expected, %d found", name, index, (int)size, text, i, id, i < n ? ids[i] : -1);
+            fail_msg("%s, text %d \"%.*s\", token %d: %ld expected, %d found", name, index, (int)size, text, i, id,
+                     i < n ? ids[i] : -1);
         rest = next;
     }
     kvant_free(ids);
@@ -116,14 +117,19 @@ static bool is_utf8(const char *text, size_t size) {
     const uint8_t *p = (const uint8_t *)text, *end = p + size;
     while (p < end) {
         uint32_t code = *p;
-        int n = code < 0x80 ? 0 : code >= 0xC2 && code < 0xE0 ? 1 : code >= 0xE0 && code < 0xF0 ? 2 : code >= 0xF0 && code < 0xF5 ? 3 : -1;
+        int n = code < 0x80                   ? 0
+                : code >= 0xC2 && code < 0xE0 ? 1
+                : code >= 0xE0 && code < 0xF0 ? 2
+                : code >= 0xF0 && code < 0xF5 ? 3
+                                              : -1;
         if (n < 0 || end - p <= n) return false;
         code &= n == 0 ? 0x7F : 0x3Fu >> n;
         for (int i = 1; i <= n; i++) {
             if ((p[i] & 0xC0) != 0x80) return false;
             code = code << 6 | (p[i] & 0x3Fu);
         }
-        if ((n == 2 && code < 0x800) || (n == 3 && (code < 0x10000 || code > 0x10FFFF)) || (code >= 0xD800 && code < 0xE000)) return false;
+        if ((n == 2 && code < 0x800) || (n == 3 && (code < 0x10000 || code > 0x10FFFF)) || (code >= 0xD800 && code < 0xE000))
+            return false;
         p += n + 1;
     }
     return true;

@@ -76,8 +76,10 @@ static void a_default_system_message_comes_from_the_template(void **state) {
     static const struct {
         const char *text, *expected;
     } cases[] = {
-        {"'<|im_start|>system\\nIt\\'s me.<|im_end|>\\n'", "<|im_start|>system\nIt's me.<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n"},
-        {"'<|im_start|>system\nTwo\nlines<|im_end|>", "<|im_start|>system\nTwo\nlines<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n"},
+        {"'<|im_start|>system\\nIt\\'s me.<|im_end|>\\n'",
+         "<|im_start|>system\nIt's me.<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n"},
+        {"'<|im_start|>system\nTwo\nlines<|im_end|>",
+         "<|im_start|>system\nTwo\nlines<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n"},
         {"'<|im_start|>system\\n' + messages[0].content + '<|im_end|>'", "<|im_start|>user\nQ<|im_end|>\n"},
         {"'<|im_start|>system\\nunfinished", "<|im_start|>user\nQ<|im_end|>\n"},
         {"'<|im_start|>system", "<|im_start|>user\nQ<|im_end|>\n"},
@@ -86,7 +88,8 @@ static void a_default_system_message_comes_from_the_template(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         kvant_buffer out;
         kvant_buffer_init(&out, 4096);
-        assert_int_equal(kvant_chat_render_template(f, cases[i].text, strlen(cases[i].text), plain, 1, false, &out, NULL), KVANT_OK);
+        assert_int_equal(kvant_chat_render_template(f, cases[i].text, strlen(cases[i].text), plain, 1, false, &out, NULL),
+                         KVANT_OK);
         assert_string_equal(out.data, cases[i].expected);
         kvant_buffer_free(&out);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* test_pretokenizer.c: the table of pre-tokenizers: every row compiles, cuts known texts as it should, and takes time in proportion to
- * the text on the inputs that are worst for expressions. */
+/* test_pretokenizer.c: the table of pre-tokenizers: every row compiles, cuts known texts as it should, and takes time in
+ * proportion to the text on the inputs that are worst for expressions. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -94,8 +94,9 @@ static void known_texts_are_cut_as_the_models_cut_them(void **state) {
 
 /* Texts of a mebibyte that make a careless expression look at the rest of the text again and again. */
 static void fill(char *text, int kind) {
-    static const char *const units[] = {" ", "a", "A", "7", "\n", "!", "\xE6\x97\xA5", "\xCC\x81", " \t", "a ", "\r\n ", "1a", "'", "\xD0\x9F\xD0\xBF",
-                                        "_7", "a A\n"};
+    static const char *const units[] = {" ",        "a",    "A",  "7",     "\n", "!", "\xE6\x97\xA5",
+                                        "\xCC\x81", " \t",  "a ", "\r\n ", "1a", "'", "\xD0\x9F\xD0\xBF",
+                                        "_7",       "a A\n"};
     size_t n = strlen(units[kind]), whole = (BIG - 1) / n * n;
     for (size_t i = 0; i < BIG; i++) text[i] = i < whole ? units[kind][i % n] : 'x';
 }

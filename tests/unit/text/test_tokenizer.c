@@ -34,9 +34,23 @@ static float score_at(void *user, int id) { return ((vocab *)user)->scores[id]; 
 static int type_at(void *user, int id) { return ((vocab *)user)->types[id]; }
 
 static kvant_vocab_source source(vocab *v, const char *model, const char *pre, int n_token, int n_merge) {
-    return (kvant_vocab_source){.name = "test", .model = model, .pre = pre, .n_token = n_token, .user = v, .token = token_at,
-                                .score = score_at, .type = type_at, .n_merge = n_merge, .merge = merge_at, .bos_id = -1, .eos_id = -1,
-                                .eot_id = -1, .unk_id = -1, .add_bos = -1, .add_eos = -1, .add_space_prefix = -1};
+    return (kvant_vocab_source){.name = "test",
+                                .model = model,
+                                .pre = pre,
+                                .n_token = n_token,
+                                .user = v,
+                                .token = token_at,
+                                .score = score_at,
+                                .type = type_at,
+                                .n_merge = n_merge,
+                                .merge = merge_at,
+                                .bos_id = -1,
+                                .eos_id = -1,
+                                .eot_id = -1,
+                                .unk_id = -1,
+                                .add_bos = -1,
+                                .add_eos = -1,
+                                .add_space_prefix = -1};
 }
 
 static void add(vocab *v, int id, const char *text, int type, float score) {
@@ -67,7 +81,8 @@ static int fill_spm(vocab *v) {
 static int fill_bpe(vocab *v) {
     memset(v, 0, sizeof *v);
     static const char *const texts[] = {"a", "b", "\xC4\xA0", "ab", "\xC4\xA0" "ab", "abab", "<|im_end|>", "<tag>"};
-    for (int i = 0; i < 8; i++) add(v, i, texts[i], i == 6 ? KVANT_TOKEN_CONTROL : i == 7 ? KVANT_TOKEN_USER_DEFINED : KVANT_TOKEN_NORMAL, 0);
+    for (int i = 0; i < 8; i++)
+        add(v, i, texts[i], i == 6 ? KVANT_TOKEN_CONTROL : i == 7 ? KVANT_TOKEN_USER_DEFINED : KVANT_TOKEN_NORMAL, 0);
     v->merges[0] = "a b";
     v->merges[1] = "\xC4\xA0 ab";
     v->merges[2] = "ab ab";
@@ -241,7 +256,8 @@ static void a_mebibyte_without_spaces_takes_moments(void **state) {
             kvant_tokenizer *t = make(&s);
             int32_t *ids;
             int n;
-            assert_int_equal(kvant_tokenizer_encode(t, text, BIG, (kvant_tokenize_options){true, true}, &ids, &n, NULL), KVANT_OK);
+            assert_int_equal(kvant_tokenizer_encode(t, text, BIG, (kvant_tokenize_options){true, true}, &ids, &n, NULL),
+                             KVANT_OK);
             if (kind == 0) assert_in_range(n, BIG / 4 - 2, BIG / 2 + 2);
             kvant_free(ids);
             kvant_tokenizer_destroy(t);
