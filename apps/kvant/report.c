@@ -124,9 +124,7 @@ void table_cell(table *t, const char *fmt, ...) {
     t->cells[t->n++] = copy; /* NULL, out of memory, prints as an empty cell */
 }
 
-static const char *cell_text(const table *t, size_t i) {
-    return i < t->n && t->cells[i] ? t->cells[i] : "";
-}
+static const char *cell_text(const table *t, size_t i) { return i < t->n && t->cells[i] ? t->cells[i] : ""; }
 
 /* Characters, that is bytes that do not continue one. */
 static int text_width(const char *s) {
@@ -203,9 +201,10 @@ void print_first_line(const kvant_model *m, int64_t n_context) {
     double values = 2.0 * info.n_layer * info.n_kv_head * info.head_dim;
     format_bytes(values * info.kv_bits_total / 8, token, sizeof token);
     format_bytes((double)kvant_model_cache_bytes(m, n_context), context, sizeof context);
-    fprintf(stderr, "kvant: %s (%s, %d layers, %d KV head%s x %d) · cache K %s V %s, %.2f bits a value, %s a token, %s for %s tokens", name,
-            architecture, info.n_layer, info.n_kv_head, info.n_kv_head == 1 ? "" : "s", info.head_dim, k, v, info.kv_bits_total, token,
-            context, format_count(n_context, count, sizeof count));
+    fprintf(stderr,
+            "kvant: %s (%s, %d layers, %d KV head%s x %d) · cache K %s V %s, %.2f bits a value, %s a token, %s for %s tokens",
+            name, architecture, info.n_layer, info.n_kv_head, info.n_kv_head == 1 ? "" : "s", info.head_dim, k, v,
+            info.kv_bits_total, token, context, format_count(n_context, count, sizeof count));
     size_t plain;
     bool is_f16 = info.k.codec == KVANT_CODEC_F16 && info.v.codec == KVANT_CODEC_F16;
     if (!is_f16 && kvant_model_cache_bytes_for(m, "f16", n_context, &plain, NULL) == KVANT_OK)
