@@ -189,25 +189,41 @@ static void copy_printable(const char *s, char *out, size_t size) {
     out[n] = '\0';
 }
 
+static void print_model(const kvant_model_info *info) {
+    char name[256], architecture[64];
+    copy_printable(info->name && info->name[0] ? info->name : info->path, name, sizeof name);
+    copy_printable(info->architecture, architecture, sizeof architecture);
+    fprintf(stderr, "kvant: %s (%s, %d layers, %d KV head%s x %d)", name, architecture, info->n_layer, info->n_kv_head,
+            info->n_kv_head == 1 ? "" : "s", info->head_dim);
+}
+
+static void print_machine(const kvant_model_info *info) {
+    fprintf(stderr, " · %s, %d thread%s\n", kvant_isa_name(info->isa), info->n_threads, info->n_threads == 1 ? "" : "s");
+}
+
+void print_model_line(const kvant_model *m) {
+    kvant_model_info info;
+    kvant_model_get_info(m, &info);
+    print_model(&info);
+    print_machine(&info);
+}
+
 void print_first_line(const kvant_model *m, int64_t n_context) {
     kvant_model_info info;
     kvant_model_get_info(m, &info);
-    char name[256], architecture[64], k[KVANT_FORMAT_NAME_MAX], v[KVANT_FORMAT_NAME_MAX];
+    char k[KVANT_FORMAT_NAME_MAX], v[KVANT_FORMAT_NAME_MAX];
     char token[32], context[32], f16[32], count[32];
-    copy_printable(info.name && info.name[0] ? info.name : info.path, name, sizeof name);
-    copy_printable(info.architecture, architecture, sizeof architecture);
     kvant_format_name(&info.k, k);
     kvant_format_name(&info.v, v);
     double values = 2.0 * info.n_layer * info.n_kv_head * info.head_dim;
     format_bytes(values * info.kv_bits_total / 8, token, sizeof token);
     format_bytes((double)kvant_model_cache_bytes(m, n_context), context, sizeof context);
-    fprintf(stderr,
-            "kvant: %s (%s, %d layers, %d KV head%s x %d) · cache K %s V %s, %.2f bits a value, %s a token, %s for %s tokens",
-            name, architecture, info.n_layer, info.n_kv_head, info.n_kv_head == 1 ? "" : "s", info.head_dim, k, v,
-            info.kv_bits_total, token, context, format_count(n_context, count, sizeof count));
+    print_model(&info);
+    fprintf(stderr, " · cache K %s V %s, %.2f bits a value, %s a token, %s for %s tokens", k, v, info.kv_bits_total, token,
+            context, format_count(n_context, count, sizeof count));
     size_t plain;
     bool is_f16 = info.k.codec == KVANT_CODEC_F16 && info.v.codec == KVANT_CODEC_F16;
     if (!is_f16 && kvant_model_cache_bytes_for(m, "f16", n_context, &plain, NULL) == KVANT_OK)
         fprintf(stderr, " (f16: %s)", format_bytes((double)plain, f16, sizeof f16));
-    fprintf(stderr, " · %s, %d thread%s\n", kvant_isa_name(info.isa), info.n_threads, info.n_threads == 1 ? "" : "s");
+    print_machine(&info);
 }

@@ -34,5 +34,7 @@ void table_print(const table *t, FILE *out);
 /* The honest first line on stderr: model, layers, KV heads, head_dim, the formats really used for K and V, total bits a value,
  * bytes a token, bytes for the whole context, kernel level, threads. */
 void print_first_line(const kvant_model *m, int64_t n_context);
+/* The same without the cache, for commands that compare several. */
+void print_model_line(const kvant_model *m);
 
 #endif

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+/* kv_list.c: several cache formats on one command line.
+ *
+ * The flags are those of a single run with commas in their values; what they mean together is decided here and nowhere else:
+ * either names (--kv, or -ctk and -ctv) or bits. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kv_list.h"
+
+/* Copies the piece of a list up to the next comma; *at moves behind it, to NULL at the end. false: the piece does not fit. */
+static bool next_piece(const char **at, char *out, size_t size) {
+    const char *comma = strchr(*at, ',');
+    size_t n = comma ? (size_t)(comma - *at) : strlen(*at);
+    bool fits = n < size;
+    if (fits) {
+        memcpy(out, *at, n);
+        out[n] = '\0';
+    }
+    *at = comma ? comma + 1 : NULL;
+    return fits;
+}
+
+static bool same_format(const kvant_format *a, const kvant_format *b) {
+    return a->codec == b->codec && a->bits == b->bits && a->group == b->group;
+}
+
+static int add_name(kv_list *list, const char *name) {
+    kvant_error err = {0};
+    kv_item item;
+    if (kvant_format_parse_pair(name, &item.k, &item.v, &err) != KVANT_OK) return fail_with(2, "%s", err.message);
+    for (int i = 0; i < list->n; i++) {
+        if (same_format(&list->items[i].k, &item.k) && same_format(&list->items[i].v, &item.v)) return 0;
+    }
+    if (list->n == KV_LIST_MAX) return fail_with(2, "more than %d cache formats at once", KV_LIST_MAX);
+    char k[KVANT_FORMAT_NAME_MAX], v[KVANT_FORMAT_NAME_MAX];
+    kvant_format_name(&item.k, k);
+    kvant_format_name(&item.v, v);
+    if (same_format(&item.k, &item.v))
+        snprintf(item.name, sizeof item.name, "%s", k);
+    else
+        snprintf(item.name, sizeof item.name, "%s/%s", k, v);
+    list->items[list->n++] = item;
+    return 0;
+}
+
+static int add_names(kv_list *list, const char *names) {
+    char piece[128];
+    for (const char *at = names; at;) {
+        if (!next_piece(&at, piece, sizeof piece))
+            return fail_with(2, "--kv %.40s...: a format's name is shorter than that", names);
+        int code = add_name(list, piece);
+        if (code) return code;
+    }
+    return 0;
+}
+
+static int add_bits(kv_list *list, const char *bits, int group) {
+    char piece[32], name[64];
+    for (const char *at = bits; at;) {
+        char *end = piece;
+        bool fits = next_piece(&at, piece, sizeof piece);
+        if (fits && strcmp(piece, "none") == 0) {
+            snprintf(name, sizeof name, "f16");
+        } else {
+            long b = fits ? strtol(piece, &end, 10) : 0;
+            if (!fits || end == piece || *end || b < 2 || b > 8 || b == 7)
+                return fail_with(2, "--kv-bits %s: each must be none, 2, 3, 4, 5, 6 or 8", bits);
+            snprintf(name, sizeof name, "affine%ld:%d", b, group);
+        }
+        int code = add_name(list, name);
+        if (code) return code;
+    }
+    return 0;
+}
+
+/* K and V apart: --k-bits and --v-bits, the missing one from --kv-bits. */
+static int add_split_bits(kv_list *list, const kvant_kv_params *kv, const char *kv_bits, int group) {
+    int both = kv_bits ? atoi(kv_bits) : 0, bits[2] = {kv->k_bits ? kv->k_bits : both, kv->v_bits ? kv->v_bits : both};
+    char name[2][48], pair[100];
+    if (kv_bits && strchr(kv_bits, ',')) return fail_with(2, "--k-bits and --v-bits do not go with a list of --kv-bits");
+    for (int i = 0; i < 2; i++) {
+        if (bits[i] == 0)
+            snprintf(name[i], sizeof name[i], "f16");
+        else
+            snprintf(name[i], sizeof name[i], "affine%d:%d", bits[i], group);
+    }
+    snprintf(pair, sizeof pair, "%s/%s", name[0], name[1]);
+    return add_name(list, pair);
+}
+
+int kv_list_take(kv_list *list, model_options *m, const char *otherwise) {
+    kvant_kv_params typed = m->load.kv;
+    const char *kv_bits = m->kv_bits;
+    bool by_bits = kv_bits || typed.k_bits || typed.v_bits;
+    int group = typed.kv_group_size ? typed.kv_group_size : 64;
+    *list = (kv_list){0};
+    m->kv_bits = NULL;
+    m->load.kv.kv = m->load.kv.kv_codec = NULL;
+    m->load.kv.kv_bits = m->load.kv.k_bits = m->load.kv.v_bits = m->load.kv.kv_group_size = 0;
+    int code = options_finish_model(m);
+    const char *joined = m->load.kv.kv; /* -ctk and -ctv */
+    m->load.kv.kv = NULL;
+    if (code) return code;
+    if ((typed.kv != NULL) + (joined != NULL) + by_bits > 1)
+        return fail_with(2, "cache formats are given either by name (--kv, or -ctk and -ctv) or by bits, not both");
+    if (typed.kv_group_size && !by_bits) return fail_with(2, "--kv-group-size %d without --kv-bits", group);
+    if (typed.kv_codec && strcmp(typed.kv_codec, "affine") != 0) {
+        if (by_bits) return fail_with(2, "--kv-codec %s has no bits to choose; affine has", typed.kv_codec);
+        if (!typed.kv && !joined) return add_names(list, typed.kv_codec);
+    }
+    if (typed.kv) return add_names(list, typed.kv);
+    if (joined) return add_names(list, joined);
+    if (typed.k_bits || typed.v_bits) return add_split_bits(list, &typed, kv_bits, group);
+    if (kv_bits) return add_bits(list, kv_bits, group);
+    return add_names(list, otherwise);
+}
+
+int kv_list_check(const kv_list *list, int head_dim) {
+    kvant_error err = {0};
+    for (int i = 0; i < list->n; i++) {
+        if (kvant_format_check(&list->items[i].k, head_dim, &err) != KVANT_OK ||
+            kvant_format_check(&list->items[i].v, head_dim, &err) != KVANT_OK)
+            return fail_with(2, "%s", err.message);
+    }
+    return 0;
+}
+
+double kv_item_bits(const kv_item *item, int head_dim) {
+    return (kvant_format_bits(&item->k, head_dim) + kvant_format_bits(&item->v, head_dim)) / 2;
+}
+
+int parse_numbers(const char *flag, const char *text, int64_t min, int64_t max, int64_t *out, int max_n) {
+    char piece[32];
+    int n = 0;
+    for (const char *at = text; at;) {
+        char *end = piece;
+        bool fits = next_piece(&at, piece, sizeof piece);
+        errno = 0;
+        long long value = fits ? strtoll(piece, &end, 10) : 0;
+        if (!fits || end == piece || *end || errno || value < min || value > max) {
+            fail_with(2, "%s %.100s: each must be a number from %" PRId64 " to %" PRId64, flag, text, min, max);
+            return -1;
+        }
+        if (n == max_n) {
+            fail_with(2, "%s: more than %d numbers", flag, max_n);
+            return -1;
+        }
+        out[n++] = value;
+    }
+    return n;
+}
