@@ -29,13 +29,13 @@ AVX2_INLINE __m256i broadcast_4_bytes(const int8_t *p) {
 }
 
 /* sum[c][h] = the 32-bit sums of 8 rows (half h of the panel) over n_chunk chunks of 4 columns, for `columns` vectors.
- * depth: how many 16-bit pair sums may be added up without overflow. */
+ * depth: how many 16-bit pair sums may be added up without overflow; it divides n_chunk. */
 AVX2_INLINE void sum_chunks(__m256i sum[MAX_COLUMNS][2], const uint8_t *tile, const int8_t *x, size_t x_stride, int n_chunk,
                             int depth, bool is_signed, int columns) {
     const __m256i one = _mm256_set1_epi16(1);
     UNROLL for (int first = 0; first < n_chunk; first += depth) {
         __m256i pairs[MAX_COLUMNS][2];
-        UNROLL for (int i = 0; i < depth && i < n_chunk; i++) {
+        UNROLL for (int i = 0; i < depth; i++) {
             const uint8_t *chunk = tile + (size_t)(first + i) * CHUNK;
             __m256i t0 = _mm256_load_si256((const __m256i *)chunk), t1 = _mm256_load_si256((const __m256i *)(chunk + 32));
             __m256i a0 = is_signed ? _mm256_abs_epi8(t0) : t0, a1 = is_signed ? _mm256_abs_epi8(t1) : t1;
