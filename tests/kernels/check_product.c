@@ -123,7 +123,7 @@ static void check_product_case(void (*ref)(const kvant_product_q8 *), void (*got
 }
 
 static void check_product_q8(void (*ref)(const kvant_product_q8 *), void (*got)(const kvant_product_q8 *), bool is_signed) {
-    static const int counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 17, 33}, blocks[] = {1, 2, 3, 8};
+    static const int counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 17, 33}, blocks[] = {1, 2, 3, 5, 8, 12, 33, 41};
     static const int codes_u[] = {0, 1, 3, 15, 16, 17, 31, 32, 33, 63}, codes_s[] = {0, 7, 12, 16, 17, 32, 33, 64, 65, 127, 128};
     const int *codes = is_signed ? codes_s : codes_u, n_codes = is_signed ? COUNT(codes_s) : COUNT(codes_u);
     for (int scale_block = 16; scale_block <= 32; scale_block += 16)

@@ -19,6 +19,7 @@
 #define CHUNK 64 /* bytes of a tile for 4 columns: [16 rows][4 columns] */
 #define TILE_BLOCK 512
 #define MAX_COLUMNS 4
+#define BIAS_BLOCKS 32 /* scale blocks whose bias factors are computed together, before they are needed */
 
 static const float ones[ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
@@ -27,6 +28,9 @@ AVX2_INLINE __m256i broadcast_4_bytes(const int8_t *p) {
     memcpy(&v, p, sizeof v);
     return _mm256_set1_epi32(v);
 }
+
+/* Keeps a compiler from regrouping a chain of additions: GCC would multiply everything first and spill the products. */
+#define IN_THIS_ORDER(v) __asm__("" : "+x"(v))
 
 /* sum[c][h] = the 32-bit sums of 8 rows (half h of the panel) over n_chunk chunks of 4 columns, for `columns` vectors.
  * depth: how many 16-bit pair sums may be added up without overflow; it divides n_chunk. */
@@ -45,14 +49,40 @@ AVX2_INLINE void sum_chunks(__m256i sum[MAX_COLUMNS][2], const uint8_t *tile, co
                 __m256i m1 = _mm256_maddubs_epi16(a1, is_signed ? _mm256_sign_epi8(v, t1) : v);
                 pairs[c][0] = i ? _mm256_add_epi16(pairs[c][0], m0) : m0;
                 pairs[c][1] = i ? _mm256_add_epi16(pairs[c][1], m1) : m1;
+                IN_THIS_ORDER(pairs[c][0]);
+                IN_THIS_ORDER(pairs[c][1]);
             }
         }
         UNROLL for (int c = 0; c < columns; c++)
             UNROLL for (int h = 0; h < 2; h++) {
                 __m256i wide = _mm256_madd_epi16(pairs[c][h], one);
                 sum[c][h] = first ? _mm256_add_epi32(sum[c][h], wide) : wide;
+                IN_THIS_ORDER(sum[c][h]);
             }
     }
+}
+
+/* out[i] = x_scale * (the sum of x) for n scale blocks from block `first` on, what their biases are multiplied by. */
+AVX2_INLINE void bias_factors(float *out, const float *x_scale, const int16_t *x_sum, int first, int n, int per_block) {
+    int i = 0;
+    if (per_block == 32) {
+        for (; i + 8 <= n; i += 8) {
+            __m256i pairs = _mm256_loadu_si256((const __m256i *)(x_sum + 2 * (first + i)));
+            __m256 sum = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+            _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_loadu_ps(x_scale + first + i), sum));
+        }
+        for (; i < n; i++)
+            out[i] = x_scale[first + i] * (float)(x_sum[2 * (first + i)] + x_sum[2 * (first + i) + 1]);
+        return;
+    }
+    const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    for (; i + 8 <= n; i += 8) {
+        __m256 sum = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(x_sum + first + i))));
+        __m256 four = _mm256_castps128_ps256(_mm_loadu_ps(x_scale + (first + i) / 2));
+        _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_permutevar8x32_ps(four, twice), sum));
+    }
+    for (; i < n; i++)
+        out[i] = x_scale[(first + i) / 2] * (float)x_sum[first + i];
 }
 
 /* The product of the whole tile with `columns` vectors from vector `first_column` on. */
@@ -70,7 +100,12 @@ AVX2_INLINE void product_columns(const kvant_product_q8 *p, int first_column, in
     __m256 total[MAX_COLUMNS][2];
     UNROLL for (int c = 0; c < columns; c++)
         UNROLL for (int h = 0; h < 2; h++) total[c][h] = _mm256_loadu_ps(acc + (size_t)c * acc_stride + 8 * h);
+    float bias_x[MAX_COLUMNS][BIAS_BLOCKS];
     for (int b = 0; b < n_scale; b++) {
+        if (bias && b % BIAS_BLOCKS == 0)
+            for (int c = 0; c < columns; c++)
+                bias_factors(bias_x[c], x_scale + (size_t)c * scale_stride, x_sum + (size_t)c * 2 * scale_stride, b,
+                             n_scale - b < BIAS_BLOCKS ? n_scale - b : BIAS_BLOCKS, per_block);
         __m256i sum[MAX_COLUMNS][2];
         sum_chunks(sum, tile, x, x_stride, per_block / 4, depth, is_signed, columns);
         __m256 s0 = _mm256_loadu_ps(scale), s1 = _mm256_loadu_ps(scale + 8);
@@ -83,9 +118,7 @@ AVX2_INLINE void product_columns(const kvant_product_q8 *p, int first_column, in
         if (bias) {
             __m256 b0 = _mm256_loadu_ps(bias), b1 = _mm256_loadu_ps(bias + 8);
             UNROLL for (int c = 0; c < columns; c++) {
-                const int16_t *sums = x_sum + (size_t)c * 2 * scale_stride;
-                int sum_x = per_block == 16 ? sums[b] : sums[2 * b] + sums[2 * b + 1];
-                __m256 xb = _mm256_set1_ps(x_scale[(size_t)c * scale_stride + (size_t)b32] * (float)sum_x);
+                __m256 xb = _mm256_broadcast_ss(&bias_x[c][b % BIAS_BLOCKS]);
                 total[c][0] = _mm256_fmadd_ps(b0, xb, total[c][0]);
                 total[c][1] = _mm256_fmadd_ps(b1, xb, total[c][1]);
             }
