@@ -43,15 +43,15 @@ typedef struct kvant_product_q8 {
     int scale_block;      /* 16 or 32 */
     int n_block;          /* columns / 32 */
     int n;                /* vectors */
-    const int8_t *x;      /* [n][x_stride] */
+    const int8_t *x;      /* [n][x_stride], each in -127..127 */
     size_t x_stride;
     const float *x_scale; /* [n][x_scale_stride], one a block of 32 */
     size_t x_scale_stride;
-    const int16_t *x_sum; /* [n][2*x_scale_stride], the sum of x over each 16 columns */
+    const int16_t *x_sum; /* [n][2*x_scale_stride], the sum of x over each 16 columns; needed without a bias too */
     float *acc;           /* [n][acc_stride], 16 used: read, added to, written */
     size_t acc_stride;
-    int max_code;         /* u tiles: the largest code that may occur, e.g. 15 at 4 bits; at most 63, and 0 means 63. Codes of
-                             at most 15 are summed in 16 bits for a whole block of 32, which is faster; the result is the same */
+    int max_code;         /* the largest magnitude of a code, e.g. 15 for 4-bit u tiles; 0: unknown (63, s tiles 128). Smaller
+                             codes can be summed longer in 16 bits, which is faster; the result is the same */
 } kvant_product_q8;
 
 /* One product of a float tile with n float vectors: acc[c][r] = fma(tile[j][r], x[c][j], acc[c][r]), j = 0..k-1 in order. */

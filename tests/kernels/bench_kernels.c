@@ -158,7 +158,8 @@ static void *allocate(size_t n, size_t size) {
 }
 
 int run_benchmarks(void) {
-    bench b = {.tile = allocate(ROWS * COLUMNS, 1), .packed = allocate(PACKED_BYTES, 1), .packed_tile = allocate(ROWS * COLUMNS, 1),
+    bench b = {.tile = allocate(ROWS * COLUMNS, 1), .packed = allocate(PACKED_BYTES, 1),
+               .packed_tile = allocate(ROWS * COLUMNS, 1),
                .scale = allocate(2 * TILE_BLOCKS * ROWS, 4), .bias = allocate(2 * TILE_BLOCKS * ROWS, 4),
                .x = allocate(COLUMNS * MAX_N, 4), .acc = allocate(MAX_N * ROWS, 4), .x_scale = allocate(TILE_BLOCKS * MAX_N, 4),
                .float_tile = allocate(ROWS * COLUMNS, 4), .half_tile = allocate(ROWS * COLUMNS, 2),
@@ -182,7 +183,8 @@ int run_benchmarks(void) {
         printf("%s%s\n", kvant_isa_name((kvant_isa)isa), b.k ? "" : ": this machine lacks it");
         if (b.k) bench_level(&b);
     }
-    void *owned[] = {b.tile, b.packed, b.packed_tile, b.scale, b.bias, b.x, b.acc, b.x_scale, b.float_tile, b.half_tile, b.q, b.x_sum};
+    void *owned[] = {b.tile, b.packed, b.packed_tile, b.scale, b.bias, b.x, b.acc, b.x_scale,
+                     b.float_tile, b.half_tile, b.q, b.x_sum};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
         kvant_free_aligned(owned[i]);
     return 0;

@@ -77,7 +77,9 @@ static float *random_scales(int slot, size_t n, bool hard) {
     return s;
 }
 
-static void check_product_case(void (*ref)(const kvant_product_q8 *), void (*got)(const kvant_product_q8 *), const product_case *t) {
+typedef void (*product_q8_fn)(const kvant_product_q8 *p);
+
+static void check_product_case(product_q8_fn ref, product_q8_fn got, const product_case *t) {
     const int columns = t->n_block * KVANT_BLOCK, n_scale = t->n_block * KVANT_BLOCK / t->scale_block;
     const size_t n = (size_t)t->n, pad = (size_t)random_between(0, 1);
     uint8_t *tile = guarded(SLOT_TILE, (size_t)t->n_block * TILE_BLOCK);
@@ -117,12 +119,13 @@ static void check_product_case(void (*ref)(const kvant_product_q8 *), void (*got
     ref(&p);
     p.acc = b;
     got(&p);
-    expect_same_floats(a, b, n_acc, "%s product: n %d, n_block %d, scale_block %d, max_code %d, fill %d, scale %d, bias %d, hard %d",
+    expect_same_floats(a, b, n_acc,
+                       "product_%s: n %d, n_block %d, scale_block %d, max_code %d, fill %d, scale %d, bias %d, hard %d",
                        t->is_signed ? "s" : "u", t->n, t->n_block, t->scale_block, t->max_code, t->fill, t->has_scale,
                        t->has_bias, t->hard_floats);
 }
 
-static void check_product_q8(void (*ref)(const kvant_product_q8 *), void (*got)(const kvant_product_q8 *), bool is_signed) {
+static void check_product_q8(product_q8_fn ref, product_q8_fn got, bool is_signed) {
     static const int counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 17, 33}, blocks[] = {1, 2, 3, 5, 8, 12, 33, 41};
     static const int codes_u[] = {0, 1, 3, 15, 16, 17, 31, 32, 33, 63}, codes_s[] = {0, 7, 12, 16, 17, 32, 33, 64, 65, 127, 128};
     const int *codes = is_signed ? codes_s : codes_u, n_codes = is_signed ? COUNT(codes_s) : COUNT(codes_u);

@@ -200,8 +200,12 @@ static void check_activation(activation_fn ref, activation_fn got, const char *n
         }
 }
 
-void check_silu_mul(const kvant_kernels *ref, const kvant_kernels *k) { check_activation(ref->silu_mul, k->silu_mul, "silu_mul"); }
-void check_gelu_mul(const kvant_kernels *ref, const kvant_kernels *k) { check_activation(ref->gelu_mul, k->gelu_mul, "gelu_mul"); }
+void check_silu_mul(const kvant_kernels *ref, const kvant_kernels *k) {
+    check_activation(ref->silu_mul, k->silu_mul, "silu_mul");
+}
+void check_gelu_mul(const kvant_kernels *ref, const kvant_kernels *k) {
+    check_activation(ref->gelu_mul, k->gelu_mul, "gelu_mul");
+}
 
 /* ---- accuracy ---- */
 

@@ -87,7 +87,7 @@ AVX2_INLINE void bias_factors(float *out, const float *x_scale, const int16_t *x
 
 /* The product of the whole tile with `columns` vectors from vector `first_column` on. */
 AVX2_INLINE void product_columns(const kvant_product_q8 *p, int first_column, int per_block, int depth, bool is_signed,
-                                 int columns) {
+                                 bool has_bias, int columns) {
     const size_t x_stride = p->x_stride, scale_stride = p->x_scale_stride, acc_stride = p->acc_stride;
     const int8_t *x = p->x + (size_t)first_column * x_stride;
     const float *x_scale = p->x_scale + (size_t)first_column * scale_stride;
@@ -102,27 +102,27 @@ AVX2_INLINE void product_columns(const kvant_product_q8 *p, int first_column, in
         UNROLL for (int h = 0; h < 2; h++) total[c][h] = _mm256_loadu_ps(acc + (size_t)c * acc_stride + 8 * h);
     float bias_x[MAX_COLUMNS][BIAS_BLOCKS];
     for (int b = 0; b < n_scale; b++) {
-        if (bias && b % BIAS_BLOCKS == 0)
+        if (has_bias && b % BIAS_BLOCKS == 0)
             for (int c = 0; c < columns; c++)
                 bias_factors(bias_x[c], x_scale + (size_t)c * scale_stride, x_sum + (size_t)c * 2 * scale_stride, b,
                              n_scale - b < BIAS_BLOCKS ? n_scale - b : BIAS_BLOCKS, per_block);
         __m256i sum[MAX_COLUMNS][2];
         sum_chunks(sum, tile, x, x_stride, per_block / 4, depth, is_signed, columns);
-        __m256 s0 = _mm256_loadu_ps(scale), s1 = _mm256_loadu_ps(scale + 8);
+        __m256 s0 = _mm256_loadu_ps(scale), s1 = _mm256_loadu_ps(scale + 8), b0 = s0, b1 = s1;
+        if (has_bias) {
+            b0 = _mm256_loadu_ps(bias);
+            b1 = _mm256_loadu_ps(bias + 8);
+            bias += ROWS;
+        }
         const int b32 = per_block == 16 ? b / 2 : b;
         UNROLL for (int c = 0; c < columns; c++) {
             __m256 xs = _mm256_broadcast_ss(x_scale + (size_t)c * scale_stride + b32);
             total[c][0] = _mm256_fmadd_ps(_mm256_mul_ps(s0, xs), _mm256_cvtepi32_ps(sum[c][0]), total[c][0]);
             total[c][1] = _mm256_fmadd_ps(_mm256_mul_ps(s1, xs), _mm256_cvtepi32_ps(sum[c][1]), total[c][1]);
-        }
-        if (bias) {
-            __m256 b0 = _mm256_loadu_ps(bias), b1 = _mm256_loadu_ps(bias + 8);
-            UNROLL for (int c = 0; c < columns; c++) {
-                __m256 xb = _mm256_broadcast_ss(&bias_x[c][b % BIAS_BLOCKS]);
-                total[c][0] = _mm256_fmadd_ps(b0, xb, total[c][0]);
-                total[c][1] = _mm256_fmadd_ps(b1, xb, total[c][1]);
-            }
-            bias += ROWS;
+            if (!has_bias) continue;
+            __m256 xb = _mm256_broadcast_ss(&bias_x[c][b % BIAS_BLOCKS]);
+            total[c][0] = _mm256_fmadd_ps(b0, xb, total[c][0]);
+            total[c][1] = _mm256_fmadd_ps(b1, xb, total[c][1]);
         }
         tile += (size_t)per_block / 4 * CHUNK;
         x += per_block;
@@ -132,15 +132,22 @@ AVX2_INLINE void product_columns(const kvant_product_q8 *p, int first_column, in
         UNROLL for (int h = 0; h < 2; h++) _mm256_storeu_ps(acc + (size_t)c * acc_stride + 8 * h, total[c][h]);
 }
 
-AVX2_INLINE void product_all_columns(const kvant_product_q8 *p, int per_block, int depth, bool is_signed) {
+AVX2_INLINE void product_groups(const kvant_product_q8 *p, int per_block, int depth, bool is_signed, bool has_bias) {
     int c = 0;
     for (; c + 4 <= p->n; c += 4)
-        product_columns(p, c, per_block, depth, is_signed, 4);
+        product_columns(p, c, per_block, depth, is_signed, has_bias, 4);
     if (c + 2 <= p->n) {
-        product_columns(p, c, per_block, depth, is_signed, 2);
+        product_columns(p, c, per_block, depth, is_signed, has_bias, 2);
         c += 2;
     }
-    if (c < p->n) product_columns(p, c, per_block, depth, is_signed, 1);
+    if (c < p->n) product_columns(p, c, per_block, depth, is_signed, has_bias, 1);
+}
+
+AVX2_INLINE void product_all_columns(const kvant_product_q8 *p, int per_block, int depth, bool is_signed) {
+    if (p->bias)
+        product_groups(p, per_block, depth, is_signed, true);
+    else
+        product_groups(p, per_block, depth, is_signed, false);
 }
 
 AVX2 static void product_u16_deep(const kvant_product_q8 *p) { product_all_columns(p, 16, 4, false); }
