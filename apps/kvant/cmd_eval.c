@@ -54,7 +54,8 @@ typedef struct evaluation {
     kvant_model *model;
     kvant_model_info info;
     const char *text_path;
-    int32_t *ids, *chunk_ids; /* [n_ids], [chunk] */
+    int32_t *ids, *own_ids, *chunk_ids; /* [n_ids]; own_ids: from --ids, else the tokenizer's; [chunk] */
+    bool text_is_ids;
     int n_ids, chunk, step;
     bool has_bos, fast;
     int64_t n_scored;                    /* tokens that will be scored */
@@ -85,31 +86,63 @@ static void add_rows(evaluation *e, const kv_list *list) {
     }
 }
 
-static int read_ids(evaluation *e, const char *path, int64_t tokens) {
+/* Whether the vocabulary begins texts with BOS: that shows on any text. */
+static int find_bos(evaluation *e) {
+    int32_t *with = NULL, *without = NULL;
+    int n_with = 0, n_without = 0;
+    kvant_error err = {0};
+    kvant_status st = kvant_tokenize(e->model, "a", 1, true, false, &with, &n_with, &err);
+    if (st == KVANT_OK) st = kvant_tokenize(e->model, "a", 1, false, false, &without, &n_without, &err);
+    e->has_bos = st == KVANT_OK && n_with > n_without && (n_without == 0 || with[0] != without[0]);
+    kvant_ids_free(with);
+    kvant_ids_free(without);
+    return st == KVANT_OK ? 0 : fail_with(1, "%s", err.message);
+}
+
+/* Token ids with space, commas or brackets between them; scored as they are. */
+static int parse_ids(evaluation *e, const char *text, size_t size) {
+    e->own_ids = malloc((size / 2 + 1) * sizeof *e->own_ids);
+    if (!e->own_ids) return fail_with(1, "out of memory");
+    e->ids = e->own_ids;
+    for (size_t at = 0; at < size;) {
+        if (text[at] && strchr(" \t\r\n,[]", text[at])) {
+            at++;
+            continue;
+        }
+        int64_t id = 0;
+        size_t first = at;
+        for (; at < size && text[at] >= '0' && text[at] <= '9'; at++) {
+            if (id < e->info.n_vocab) id = 10 * id + (text[at] - '0');
+        }
+        if (at == first || id >= e->info.n_vocab)
+            return fail_with(1, "%s: byte %zu does not begin one of the %d token ids", e->text_path, first, e->info.n_vocab);
+        e->own_ids[e->n_ids++] = (int32_t)id;
+    }
+    return 0;
+}
+
+static int read_ids(evaluation *e, int64_t tokens) {
     char *text;
     size_t size;
     kvant_error err = {0};
-    if (read_text(path, MAX_TEXT, &text, &size)) return 1;
-    int32_t *without = NULL;
-    int n_without = 0;
-    kvant_status st = kvant_tokenize(e->model, text, size, true, false, &e->ids, &e->n_ids, &err);
-    free(text);
-    if (st != KVANT_OK) return fail_with(1, "%s: %s", path, err.message);
-    /* Whether the vocabulary begins texts with BOS shows on any text. */
-    int32_t *with = NULL;
-    int n_with = 0;
-    if (kvant_tokenize(e->model, "a", 1, false, false, &without, &n_without, &err) != KVANT_OK ||
-        kvant_tokenize(e->model, "a", 1, true, false, &with, &n_with, &err) != KVANT_OK) {
-        kvant_ids_free(without);
-        return fail_with(1, "%s", err.message);
+    int code = read_text(e->text_path, MAX_TEXT, &text, &size);
+    if (code) return code;
+    if (e->text_is_ids) {
+        code = parse_ids(e, text, size);
+    } else {
+        int32_t *ids = NULL;
+        if (kvant_tokenize(e->model, text, size, true, false, &ids, &e->n_ids, &err) != KVANT_OK)
+            code = fail_with(1, "%s: %s", e->text_path, err.message);
+        else
+            code = find_bos(e);
+        e->ids = ids;
     }
-    e->has_bos = n_with > n_without && (n_without == 0 || with[0] != without[0]);
-    kvant_ids_free(without);
-    kvant_ids_free(with);
+    free(text);
+    if (code) return code;
     int64_t whole = (tokens + e->chunk - 1) / e->chunk * e->chunk;
     e->n_scored = e->n_ids < whole ? e->n_ids : whole;
     if (e->n_scored % e->chunk == 1) e->n_scored--; /* one token predicts nothing */
-    if (e->n_scored < 2) return fail_with(1, "%s: %d tokens are too few; a chunk needs at least 2", path, e->n_ids);
+    if (e->n_scored < 2) return fail_with(1, "%s: %d tokens are too few: a chunk needs at least 2", e->text_path, e->n_ids);
     return 0;
 }
 
@@ -303,7 +336,8 @@ static void free_evaluation(evaluation *e) {
         kvant_session_destroy(e->rows[i].session);
         divergence_sample_free(&e->rows[i].sample);
     }
-    kvant_ids_free(e->ids);
+    if (!e->own_ids) kvant_ids_free(e->ids);
+    free(e->own_ids);
     free(e->chunk_ids);
     free(e->reference);
     free(e->weights);
@@ -344,7 +378,7 @@ static int run_eval(evaluation *e, const model_options *options, const kv_list *
     e->step = choose_step(e->info.n_vocab, options->load.prefill_step_size);
     if (e->step > e->chunk) e->step = e->chunk;
     add_rows(e, list);
-    code = read_ids(e, e->text_path, tokens);
+    code = read_ids(e, tokens);
     if (!code) code = allocate_buffers(e);
     if (code) return code;
     signal(SIGINT, on_interrupt);
@@ -363,6 +397,7 @@ int cmd_eval(int argc, char **argv) {
     int n = options_add_model(flags, 0, 64, &options);
     flags[n++] = (option){NULL, NULL, OPTION_FLAG, NULL, 0, 0, NULL, "evaluation"};
     flags[n++] = (option){"--file", "-f", OPTION_STRING, &e.text_path, 0, 0, "FILE", "the text, - for stdin"};
+    flags[n++] = (option){"--ids", NULL, OPTION_FLAG, &e.text_is_ids, 0, 0, NULL, "the file holds token ids, scored as they are"};
     flags[n++] = (option){"--tokens", NULL, OPTION_INT64, &tokens, 2, 1e9, "N", "score the first N tokens, whole chunks (8192)"};
     flags[n++] = (option){"--csv", NULL, OPTION_FLAG, &csv, 0, 0, NULL, "comma-separated values instead of a table"};
     flags[n++] = (option){"--json", NULL, OPTION_FLAG, &json, 0, 0, NULL, "JSON instead of a table"};
