@@ -10,7 +10,11 @@ speed:   prefill and decode at several depths. Each repetition runs `kvant bench
     compare_peers.py quality --kvant build/kvant -m MODEL.gguf -f TEXT [-c 2048] [--tokens 8192]
     compare_peers.py speed   --kvant build/kvant -m MODEL.gguf [--depths 0,2048,8192] [--threads 2] [--reps 3]
 
-Needs numpy and llama-cpp-python; nothing of the program depends on either. This is not a test: a person reads the ratios.
+The perplexities differ by more than the caches do when llama.cpp rounds activations to 8 bits, as it does for quantized weights.
+--peer-model gives it the same weights stored as f32 (`compare_peers.py f32 -m MODEL.gguf --peer-model OUT.gguf` writes that
+file): then both compute in float32 and must agree to 0.1 %.
+
+Needs numpy and llama-cpp-python (f32: gguf); nothing of the program depends on either. This is not a test: a person reads the ratios.
 """
 import argparse
 import csv
@@ -106,6 +110,11 @@ def run_kvant(arguments):
     return list(csv.DictReader(io.StringIO(done.stdout)))
 
 
+def parse_caches(text):
+    """"f16,q8_0+fa" -> [("f16", False), ("q8_0", True)]"""
+    return [(name.split("+")[0], name.endswith("+fa")) for name in text.split(",")]
+
+
 def print_table(rows):
     columns = list(rows[0])
     cells = [columns] + [[f"{r[c]:.4g}" if isinstance(r[c], float) else str(r[c]) for c in columns] for r in rows]
@@ -138,11 +147,11 @@ def log_softmax(rows):
 
 
 def quality(options):
-    model = load_model(options.model)
+    model = load_model(options.peer_model or options.model)
     with open(options.file, encoding="utf-8", errors="surrogateescape") as f:
         ids, bos = tokenize(model, f.read())
     total = min(len(ids), -(-options.tokens // options.context) * options.context)
-    names = [("f16", False), ("f16", True), ("q8_0", True), ("q4_0", True)]
+    names = parse_caches(options.caches)
     contexts = [Context(model, cache, flash, options.context, options.threads, True) for cache, flash in names]
     nll = np.zeros(len(names))
     kl = [[] for _ in names]
@@ -173,13 +182,17 @@ def quality(options):
         rows.append({"engine": "llama.cpp", "kv": cache + (" fa" if flash else ""), "ppl": float(np.exp(nll[i] / predicted)),
                      "kl_mean": float(np.mean(kl[i])), "kl_p999": float(np.quantile(kl[i], 0.999)),
                      "top1": float(same[i] / len(kl[i])), "tokens": len(kl[i])})
+    if options.kvant == "none":
+        print_table(rows)
+        return rows
     for row in run_kvant([options.kvant, "eval", "-m", options.model, "-f", options.file, "-c", str(options.context),
                           "--tokens", str(options.tokens), "--threads", str(options.threads), "--csv", "--kv", options.kv]):
         rows.append({"engine": "kvant", "kv": row["kv"], "ppl": float(row["ppl"]), "kl_mean": float(row["kl_mean"]),
                      "kl_p999": float(row["kl_p999"]), "top1": float(row["top1"]), "tokens": int(row["tokens"])})
     print_table(rows)
     ours = next(r for r in rows if r["engine"] == "kvant" and r["kv"] == "f16")
-    print(f"perplexity f16, kvant / llama.cpp: {ours['ppl'] / rows[0]['ppl']:.5f} (llama.cpp rounds activations to 8 bits)")
+    print(f"perplexity f16, kvant / llama.cpp: {ours['ppl'] / rows[0]['ppl']:.5f} (llama.cpp rounds activations to 8 bits unless "
+          "its weights are f32)")
     return rows
 
 
@@ -215,8 +228,8 @@ def speed(options):
     n_vocab = L.llama_vocab_n_tokens(L.llama_model_get_vocab(model))
     room = max(depths) + max(options.decode, options.prefill)
     ids = random_ids(room, n_vocab)
-    contexts = {("f16", False): None, ("f16", True): None, ("q8_0", True): None, ("q4_0", True): None}
-    for cache, flash in contexts:
+    contexts = {}
+    for cache, flash in parse_caches(options.caches):
         contexts[cache, flash] = Context(model, cache, flash, -(-room // 256) * 256, options.threads)
     prefill, decode, cache_bytes = {}, {}, {}
 
@@ -249,11 +262,33 @@ def speed(options):
     return rows
 
 
+# ---- the same weights as float32 ----
+
+def write_f32(options):
+    import gguf
+    reader = gguf.GGUFReader(options.model)
+    writer = gguf.GGUFWriter(options.peer_model, reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        is_array = field.types[0] == gguf.GGUFValueType.ARRAY
+        writer.add_key_value(name, field.contents(), field.types[0], sub_type=field.types[-1] if is_array else None)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return []
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=["quality", "speed"])
-    parser.add_argument("--kvant", default="build/kvant", help="the program")
+    parser.add_argument("command", choices=["quality", "speed", "f32"])
+    parser.add_argument("--kvant", default="build/kvant", help="the program; none: llama.cpp alone (quality)")
     parser.add_argument("-m", dest="model", required=True)
+    parser.add_argument("--peer-model", help="quality: the file for llama.cpp, if not the same; f32: the file to write")
+    parser.add_argument("--caches", default="f16,f16+fa,q8_0+fa,q4_0+fa", help="llama.cpp's caches; +fa: flash attention")
     parser.add_argument("-f", dest="file", help="quality: the text")
     parser.add_argument("-c", dest="context", type=int, default=2048)
     parser.add_argument("--tokens", type=int, default=8192)
@@ -267,7 +302,9 @@ def main():
     options = parser.parse_args()
     if options.command == "quality" and not options.file:
         parser.error("quality needs a text: -f FILE")
-    rows = quality(options) if options.command == "quality" else speed(options)
+    if options.command == "f32" and not options.peer_model:
+        parser.error("f32 needs a file to write: --peer-model FILE")
+    rows = {"quality": quality, "speed": speed, "f32": write_f32}[options.command](options)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as f:
             json.dump({"version": L.__version__, "options": vars(options), "rows": rows}, f, indent=1)
