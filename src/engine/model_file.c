@@ -16,7 +16,7 @@
 #include "base/bytes.h"
 #include "base/memory.h"
 #include "kvant/engine.h"
-#include "model/decoder.h"
+#include "model/decoder_internal.h"
 
 #define MAX_SHOWN 64 /* elements of an array */
 
@@ -25,6 +25,7 @@ struct kvant_file {
     char name[256], architecture[64];
     size_t tensor_bytes;
     int64_t n_elements;
+    int *layer_window; /* [n_layer], NULL when the file describes no model that runs */
 };
 
 /* ---- text in a caller's buffer ---- */
@@ -243,6 +244,21 @@ kvant_status kvant_model_file_check_kit(const kvant_gguf *f, kvant_error *err) {
 
 /* ---- the public functions ---- */
 
+/* The sliding windows of the layers, where the file describes a model that runs; what is wrong else is said when asked for. */
+static kvant_status read_windows(kvant_file *f) {
+    kvant_hparams *hp = kvant_alloc(1, sizeof *hp);
+    if (!hp) return KVANT_ENOMEM;
+    kvant_status st = KVANT_OK;
+    if (kvant_hparams_read(f->gguf, hp, NULL) == KVANT_OK) {
+        f->layer_window = kvant_alloc((size_t)hp->n_layer, sizeof *f->layer_window);
+        if (!f->layer_window) st = KVANT_ENOMEM;
+        for (int i = 0; st == KVANT_OK && i < hp->n_layer; i++)
+            f->layer_window[i] = hp->windowed[i] ? hp->window : 0;
+    }
+    kvant_free(hp);
+    return st;
+}
+
 kvant_status kvant_file_open(const char *path, kvant_file **out, kvant_error *err) {
     if (!path || !out) return kvant_fail(err, KVANT_EINVAL, "kvant_file_open: path and out must not be NULL");
     kvant_file *f = kvant_alloc(1, sizeof *f);
@@ -263,12 +279,17 @@ kvant_status kvant_file_open(const char *path, kvant_file **out, kvant_error *er
         f->tensor_bytes += t->bytes;
         f->n_elements = n > INT64_MAX - f->n_elements ? INT64_MAX : f->n_elements + n;
     }
+    if (read_windows(f) != KVANT_OK) {
+        kvant_file_close(f);
+        return kvant_fail(err, KVANT_ENOMEM, "%s: no memory to describe it", path);
+    }
     *out = f;
     return KVANT_OK;
 }
 
 void kvant_file_close(kvant_file *f) {
     if (!f) return;
+    kvant_free(f->layer_window);
     kvant_gguf_close(f->gguf);
     kvant_free(f);
 }
@@ -324,7 +345,7 @@ kvant_status kvant_file_model_info(const kvant_file *f, kvant_model_info *out, k
         .head_dim = d.head_dim,
         .n_embd = d.n_embd,
         .n_vocab = d.n_vocab,
-        .layer_window = d.layer_window,
+        .layer_window = f->layer_window,
         .n_context_train = d.n_context,
         .n_parameters = f->n_elements,
         .weight_bytes = f->tensor_bytes,

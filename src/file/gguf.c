@@ -19,6 +19,7 @@
 #define MAX_ALIGNMENT (1u << 20)
 #define MIN_VALUE_BYTES (8 + 1 + 4 + 1)      /* key size, a key, type, a value */
 #define MIN_TENSOR_BYTES (8 + 1 + 4 + 4 + 8) /* name size, a name, n_dims, type, offset */
+#define MAX_ELEMENTS_PER_BYTE 16             /* no format takes less than half a bit */
 #define QUOTE_SIZE 72
 
 typedef struct reader {
@@ -331,6 +332,13 @@ static kvant_status measure_tensor(reader *r, kvant_gguf_size_fn type_size, kvan
     return KVANT_OK;
 }
 
+static int64_t count_elements(const kvant_gguf_tensor *t) {
+    int64_t n = 1; /* fits: read_tensor has seen to it */
+    for (int i = 0; i < KVANT_GGUF_MAX_DIMS; i++)
+        n *= t->dims[i];
+    return n;
+}
+
 static kvant_status place_tensor(reader *r, kvant_gguf_size_fn type_size, size_t data_begin, kvant_gguf_tensor *t) {
     kvant_gguf *f = r->f;
     char of[QUOTE_SIZE], shape[96];
@@ -347,6 +355,12 @@ static kvant_status place_tensor(reader *r, kvant_gguf_size_fn type_size, size_t
                           "%s: %s %s needs %zu bytes at offset %zu + %" PRIu64 ", but %s ends at %zu (truncated download?)",
                           quote(t->name, of), shape, type ? type : "of an unknown type", t->bytes, data_begin, t->offset, f->path,
                           f->map.size);
+    }
+    if (t->bytes == 0 && (uint64_t)count_elements(t) / MAX_ELEMENTS_PER_BYTE > room - (size_t)t->offset) {
+        shape_text(t, shape);
+        return kvant_fail(r->err, KVANT_EFORMAT,
+                          "%s: tensor %s of %s, of the unknown type %" PRIu32 ", cannot fit the %zu bytes from its offset on",
+                          f->path, quote(t->name, of), shape, t->type, room - (size_t)t->offset);
     }
     t->data = f->map.data + data_begin + t->offset;
     return KVANT_OK;

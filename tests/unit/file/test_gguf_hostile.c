@@ -148,6 +148,7 @@ static void offset_that_overflows(gguf_builder *b) { one_tensor(b, 1, (uint64_t[
 static void short_data(gguf_builder *b) { one_tensor(b, 2, (uint64_t[]){256, 4}, 12, 0, 575); }
 static void junk_behind(gguf_builder *b) { one_tensor(b, 1, (uint64_t[]){4}, 0, 0, 100); }
 static void unknown_type_behind_end(gguf_builder *b) { one_tensor(b, 1, (uint64_t[]){4}, 1000, 32, 32); }
+static void unknown_type_too_large(gguf_builder *b) { one_tensor(b, 1, (uint64_t[]){(uint64_t)1 << 62}, 1000, 0, 32); }
 static void nameless_tensor(gguf_builder *b) {
     put_header(b, 3, 1, 0);
     put_tensor(b, "", 1, (uint64_t[]){4}, 0, 0);
@@ -225,6 +226,8 @@ static const hostile_case cases[] = {
      "has 164 bytes, but its contents end at 80: expected nothing behind them but zeros"},
     {"unknown type behind the end", unknown_type_behind_end, KVANT_EFORMAT,
      "blk.0.w: 4 of an unknown type needs 0 bytes at offset 64 + 32"},
+    {"unknown type too large", unknown_type_too_large, KVANT_EFORMAT,
+     "tensor blk.0.w of 4611686018427387904, of the unknown type 1000, cannot fit the 32 bytes from its offset on"},
     {"nameless tensor", nameless_tensor, KVANT_EFORMAT, "tensor 0 has an empty name"},
     {"the same tensor twice", same_tensor, KVANT_EFORMAT, "the tensor w stands twice, as number 0 and 1, expected once"},
     {"tensors overlap", overlapping_tensors, KVANT_EFORMAT, "tensor b (48 bytes at offset 32) overlaps a at offset 64"},
