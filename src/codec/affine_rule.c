@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+/* affine_rule.c: MLX's group quantization, bit for bit (mx.quantize, mode affine, on the CPU).
+ *
+ * The end of the range that is larger in magnitude is represented exactly, and so is zero:
+ *   scale = (max - min) / levels, its sign chosen so that codes grow from the larger end;
+ *   the larger end divided by the scale is rounded to a whole number of steps, and the scale adjusted to it.
+ * Codes use the scale before it is rounded to a half float. */
+#include "codec/affine_rule.h"
+
+#include <math.h>
+
+#include "base/half.h"
+
+/* rint for |x| < 2^22, ties to even, without a call. */
+static float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
+
+void kvant_affine_group(const float *x, int group, int bits, uint8_t *codes, uint16_t *scale_out, uint16_t *bias_out) {
+    float levels = (float)((1 << bits) - 1), min = x[0], max = x[0];
+    for (int i = 1; i < group; i++) {
+        if (x[i] < min) min = x[i];
+        if (x[i] > max) max = x[i];
+    }
+    float scale = (max - min) / levels;
+    if (!(scale > 1e-7f)) scale = 1e-7f;
+    bool from_min = fabsf(min) > fabsf(max);
+    float edge = from_min ? min : max;
+    if (!from_min) scale = -scale;
+    float steps = rintf(edge / scale), bias = 0.0f;
+    if (steps != 0.0f) {
+        scale = edge / steps;
+        bias = edge;
+    }
+    for (int i = 0; i < group; i++) {
+        float step = (x[i] - bias) / scale;
+        if (!(step > 0.0f)) step = 0.0f; /* also what is not a number */
+        if (step > levels) step = levels;
+        codes[i] = (uint8_t)round_even(step);
+    }
+    *scale_out = kvant_f32_to_f16(scale);
+    *bias_out = kvant_f32_to_f16(bias);
+}
+
+kvant_status kvant_affine_quantize(const float *x, int n_groups, int bits, int group, uint8_t *codes, uint16_t *scales,
+                                   uint16_t *biases) {
+    bool bits_ok = bits == 2 || bits == 3 || bits == 4 || bits == 5 || bits == 6 || bits == 8;
+    if (!bits_ok || (group != 32 && group != 64 && group != 128) || n_groups < 0) return KVANT_EINVAL;
+    for (int g = 0; g < n_groups; g++, x += group, codes += group)
+        kvant_affine_group(x, group, bits, codes, &scales[g], &biases[g]);
+    return KVANT_OK;
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+/* codec.h: what a cache format does. One file per codec, one row in codec_list.c.
+ *
+ * A *part* is the K or the V side of one KV head of a page: KVANT_PAGE_TOKENS vectors of head_dim elements. The codec owns its
+ * bytes. All parts lie as panels of 16 rows (kernel/kernels.h), so that the kernels which multiply weights attend as well:
+ *   K: four panels, rows = tokens, columns = elements: scores are panel x query.
+ *   V: head_dim/16 panels, rows = elements, columns = tokens: a mix is panel x weights of the tokens.
+ *
+ * No function allocates or fails; formats are checked once, when a cache is made. */
+#ifndef KVANT_CODEC_CODEC_H
+#define KVANT_CODEC_CODEC_H
+
+#include "base/status.h"
+#include "kernel/kernels.h"
+
+#define KVANT_HEAD_DIM_MAX 512
+#define KVANT_QUERY_MAX 96 /* most query columns in one call of score or mix */
+
+typedef enum kvant_side { KVANT_SIDE_K, KVANT_SIDE_V } kvant_side;
+
+typedef struct kvant_codec kvant_codec;
+
+typedef struct kvant_part {
+    const kvant_codec *codec;
+    kvant_format format;
+    kvant_side side;
+    int head_dim;
+    size_t bytes; /* of the part, a multiple of 64 */
+} kvant_part;
+
+/* Scratch of one worker; see kvant_codec_scratch_create. */
+typedef struct kvant_codec_scratch {
+    uint8_t *tile;   /* [KVANT_PAGE_TOKENS][head_dim] bytes */
+    float *tile_f32; /* one panel: [max(head_dim, KVANT_PAGE_TOKENS)][16] */
+    float *scale, *bias; /* [KVANT_PAGE_TOKENS][head_dim / 32] */
+    float *w;        /* [KVANT_QUERY_MAX][KVANT_PAGE_TOKENS]: weights times scales */
+    float *residual; /* [max(head_dim, KVANT_PAGE_TOKENS)] */
+    int8_t *wq;      /* [2][KVANT_QUERY_MAX][KVANT_PAGE_TOKENS] */
+    float *wq_scale; /* [2][KVANT_QUERY_MAX][2] */
+    int16_t *wq_sum; /* [2][KVANT_QUERY_MAX][4] */
+    void *memory;
+} kvant_codec_scratch;
+
+kvant_status kvant_codec_scratch_create(int head_dim, kvant_codec_scratch *out);
+void kvant_codec_scratch_destroy(kvant_codec_scratch *s);
+
+/* Query vectors, already multiplied by the scale of attention, prepared once and used against every page. */
+typedef struct kvant_query {
+    int n, head_dim;
+    const float *x; /* [n][head_dim] */
+    int n_half;     /* 0: floats are used; 1: int8; 2: int8 and the int8 of what the first one lost */
+    int8_t *q;      /* [n_half][n][head_dim] */
+    float *q_scale; /* [n_half][n][head_dim / 32] */
+    int16_t *q_sum; /* [n_half][n][head_dim / 16] */
+} kvant_query;
+
+struct kvant_codec {
+    kvant_codec_id id;
+    const char *name;
+    /* Whether vectors of head_dim fit; the sentence names the nearest format that does. */
+    kvant_status (*check)(const kvant_format *f, int head_dim, kvant_error *err);
+    /* Bytes of codes, scales and padding of a part. */
+    size_t (*part_bytes)(const kvant_format *f, kvant_side side, int head_dim);
+    /* The n_half that keeps the rounding of queries and weights below the format's own error; 0: floats. */
+    int (*query_halves)(const kvant_format *f);
+    /* x [head_dim] -> slot 0..63; other slots are untouched. */
+    void (*encode)(const kvant_part *part, uint8_t *bytes, int slot, const float *x);
+    void (*decode)(const kvant_part *part, const uint8_t *bytes, int slot, float *x);
+    /* scores [q->n][KVANT_PAGE_TOKENS] = K part . queries (written). */
+    void (*score)(const kvant_part *part, const uint8_t *bytes, const kvant_query *q, float *scores, const kvant_kernels *k,
+                  kvant_codec_scratch *s);
+    /* acc [n][acc_stride] += weights [n][KVANT_PAGE_TOKENS] . V part; head_dim rounded up to 16 elements of acc are used.
+     * exact: floats throughout. */
+    void (*mix)(const kvant_part *part, const uint8_t *bytes, const float *weights, int n, bool exact, float *acc,
+                size_t acc_stride, const kvant_kernels *k, kvant_codec_scratch *s);
+};
+
+const kvant_codec *kvant_codec_find(kvant_codec_id id);
+/* A part of a checked format. */
+kvant_part kvant_part_make(const kvant_format *f, kvant_side side, int head_dim);
+
+/* Fills q->q, q_scale, q_sum for n_half 1 or 2 (storage is the caller's); residual: scratch [head_dim]. */
+void kvant_query_prepare(kvant_query *q, const kvant_kernels *k, float *residual);
+/* x [n] -> int8 and, with n_half 2, the int8 of x - scale * int8. n is a multiple of 32. */
+void kvant_quantize_halves(const kvant_kernels *k, const float *x, int n, int n_half, int8_t *q[2], float *scale[2],
+                           int16_t *sum[2], float *residual);
+
+extern const kvant_codec kvant_codec_f16, kvant_codec_f32, kvant_codec_affine;
+
+#endif

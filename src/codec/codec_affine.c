@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT
+/* codec_affine.c: MLX's affine format in pages: value = scale * code + bias for groups of 32, 64 or 128 along head_dim.
+ *
+ * Nothing is dequantized to attend: q.k = scale * (q . codes) + bias * sum(q) for K, and for V the scale of a token is folded
+ * into its weight, so both are integer products of the codes.
+ *
+ *   K part: codes, four panels [head_dim/32] block32s; scales, then biases, binary16 [4 panels][groups][16 tokens]
+ *   V part: codes, head_dim/16 panels of 2 block32s (64 tokens); scales, then biases, binary16 [groups][64 tokens]
+ * 8-bit codes are stored minus 128 ("s" tiles); the bias grows by 128 scales when it is read.
+ *
+ * Not here: the choice of codes (affine_rule.c). */
+#include <math.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "codec/affine_rule.h"
+#include "codec/codec.h"
+
+#define ROWS KVANT_PANEL_ROWS
+#define TOKENS KVANT_PAGE_TOKENS
+
+static kvant_status check_affine(const kvant_format *f, int head_dim, kvant_error *err) {
+    char name[KVANT_FORMAT_NAME_MAX];
+    kvant_format_name(f, name);
+    if (head_dim > 0 && head_dim <= KVANT_HEAD_DIM_MAX && head_dim % f->group == 0) return KVANT_OK;
+    int nearest = head_dim % 128 == 0 ? 128 : head_dim % 64 == 0 ? 64 : head_dim % 32 == 0 ? 32 : 0;
+    if (nearest > f->group) nearest = f->group;
+    if (nearest == 0 || head_dim > KVANT_HEAD_DIM_MAX)
+        return kvant_fail(err, KVANT_EUNSUPPORTED, "format %s: head_dim %d is not a multiple of 32 up to %d; the nearest format is f16",
+                          name, head_dim, KVANT_HEAD_DIM_MAX);
+    return kvant_fail(err, KVANT_EUNSUPPORTED,
+                      "format %s: groups of %d do not divide head_dim %d; the nearest format is affine%d:%d", name, f->group,
+                      head_dim, f->bits, nearest);
+}
+
+static size_t codes_bytes(const kvant_format *f, int head_dim) { return (size_t)TOKENS * (size_t)head_dim * (size_t)f->bits / 8; }
+
+static size_t part_bytes(const kvant_format *f, kvant_side side, int head_dim) {
+    (void)side;
+    return codes_bytes(f, head_dim) + 2 * 2 * (size_t)TOKENS * (size_t)(head_dim / f->group);
+}
+
+/* Integers lose about 0.4 % of a block's largest value; from 5 bits on that would show, so the rest is multiplied as well. */
+static int query_halves(const kvant_format *f) { return f->bits <= 4 ? 1 : 2; }
+
+static uint16_t *scales_of(const kvant_part *part, const uint8_t *bytes) {
+    return (uint16_t *)(void *)(uintptr_t)(bytes + codes_bytes(&part->format, part->head_dim));
+}
+
+static uint16_t *biases_of(const kvant_part *part, const uint8_t *bytes) {
+    return scales_of(part, bytes) + (size_t)TOKENS * (size_t)(part->head_dim / part->format.group);
+}
+
+static size_t scale_at(const kvant_part *part, int slot, int group) {
+    int n_group = part->head_dim / part->format.group;
+    if (part->side == KVANT_SIDE_K) return (size_t)((slot / ROWS * n_group + group) * ROWS + slot % ROWS);
+    return (size_t)(group * TOKENS + slot);
+}
+
+/* One code of a packed panel at (row, column): planes as in kernel/kernels.h. */
+static void put_code(uint8_t *panel, int bits, int row, int column, uint8_t code) {
+    uint8_t *at = panel + (size_t)(column / 32) * 64 * (size_t)bits + 4 * row + column % 4;
+    int chunk = column % 32 / 4;
+    if (bits == 8) {
+        at[64 * chunk] = (uint8_t)(code ^ 0x80);
+        return;
+    }
+    int shift = 0;
+    if (bits >= 4) {
+        uint8_t *b = at + 64 * (chunk / 2);
+        int up = 4 * (chunk % 2);
+        *b = (uint8_t)((*b & ~(15 << up)) | (code & 15) << up);
+        at += 256;
+        shift = 4;
+    }
+    if (bits - shift >= 2) {
+        uint8_t *b = at + 64 * (chunk / 4);
+        int up = 2 * (chunk % 4);
+        *b = (uint8_t)((*b & ~(3 << up)) | (code >> shift & 3) << up);
+        at += 128;
+        shift += 2;
+    }
+    if (bits > shift) *at = (uint8_t)((*at & ~(1 << chunk)) | (code >> shift & 1) << chunk);
+}
+
+static uint8_t get_code(const uint8_t *panel, int bits, int row, int column) {
+    const uint8_t *at = panel + (size_t)(column / 32) * 64 * (size_t)bits + 4 * row + column % 4;
+    int chunk = column % 32 / 4, shift = 0, code = 0;
+    if (bits == 8) return (uint8_t)(at[64 * chunk] ^ 0x80);
+    if (bits >= 4) {
+        code = at[64 * (chunk / 2)] >> (4 * (chunk % 2)) & 15;
+        at += 256;
+        shift = 4;
+    }
+    if (bits - shift >= 2) {
+        code |= (at[64 * (chunk / 4)] >> (2 * (chunk % 4)) & 3) << shift;
+        at += 128;
+        shift += 2;
+    }
+    if (bits > shift) code |= (*at >> chunk & 1) << shift;
+    return (uint8_t)code;
+}
+
+/* The panel, row and column of element i of a slot. */
+static size_t place(const kvant_part *part, int slot, int i, int *row, int *column) {
+    size_t bits = (size_t)part->format.bits;
+    if (part->side == KVANT_SIDE_K) {
+        *row = slot % ROWS;
+        *column = i;
+        return (size_t)(slot / ROWS) * (size_t)(part->head_dim / 32) * 64 * bits;
+    }
+    *row = i % ROWS;
+    *column = slot;
+    return (size_t)(i / ROWS) * 2 * 64 * bits;
+}
+
+static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float *x) {
+    float half[KVANT_HEAD_DIM_MAX];
+    uint8_t codes[KVANT_HEAD_DIM_MAX];
+    int group = part->format.group, bits = part->format.bits, row, column;
+    uint16_t *scales = scales_of(part, bytes), *biases = biases_of(part, bytes);
+    /* MLX quantizes what its cache holds in half precision; the bias, one of these values, is then exact. */
+    for (int i = 0; i < part->head_dim; i++) {
+        float v = x[i];
+        if (!(fabsf(v) <= 65504.0f)) v = v > 0 ? 65504.0f : v < 0 ? -65504.0f : 0.0f;
+        half[i] = kvant_f16_to_f32(kvant_f32_to_f16(v));
+    }
+    for (int g = 0; g * group < part->head_dim; g++) {
+        size_t at = scale_at(part, slot, g);
+        kvant_affine_group(half + g * group, group, bits, codes + g * group, &scales[at], &biases[at]);
+    }
+    for (int i = 0; i < part->head_dim; i++) {
+        size_t panel = place(part, slot, i, &row, &column);
+        put_code(bytes + panel, bits, row, column, codes[i]);
+    }
+}
+
+static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float *x) {
+    const uint16_t *scales = scales_of(part, bytes), *biases = biases_of(part, bytes);
+    int row, column;
+    for (int i = 0; i < part->head_dim; i++) {
+        size_t panel = place(part, slot, i, &row, &column), at = scale_at(part, slot, i / part->format.group);
+        float code = (float)get_code(bytes + panel, part->format.bits, row, column);
+        x[i] = kvant_f16_to_f32(scales[at]) * code + kvant_f16_to_f32(biases[at]);
+    }
+}
+
+static const uint8_t *unpack(const kvant_format *f, const uint8_t *packed, int n_block, const kvant_kernels *k, uint8_t *tile) {
+    switch (f->bits) {
+    case 2: k->unpack2(tile, packed, n_block); break;
+    case 3: k->unpack3(tile, packed, n_block); break;
+    case 4: k->unpack4(tile, packed, n_block); break;
+    case 5: k->unpack5(tile, packed, n_block); break;
+    case 6: k->unpack6(tile, packed, n_block); break;
+    default: return packed;
+    }
+    return tile;
+}
+
+/* Scales and biases of a K part, one row of 16 for every 32 columns: [4 panels][head_dim/32][16]. */
+static void expand_scales(const kvant_part *part, const uint8_t *bytes, const kvant_kernels *k, kvant_codec_scratch *s) {
+    int n_group = part->head_dim / part->format.group, repeat = part->format.group / 32, n = TOKENS * n_group;
+    /* The compact rows are converted at the end of the room and spread from there. */
+    float *scale = s->scale + (repeat - 1) * n, *bias = s->bias + (repeat - 1) * n;
+    k->f16_to_f32(scale, scales_of(part, bytes), n);
+    k->f16_to_f32(bias, biases_of(part, bytes), n);
+    if (part->format.bits == 8)
+        for (int i = 0; i < n; i++) bias[i] += 128.0f * scale[i];
+    if (repeat == 1) return;
+    for (int row = 0; row < n / ROWS; row++)
+        for (int r = 0; r < repeat; r++) {
+            memmove(s->scale + (row * repeat + r) * ROWS, scale + row * ROWS, ROWS * sizeof(float));
+            memmove(s->bias + (row * repeat + r) * ROWS, bias + row * ROWS, ROWS * sizeof(float));
+        }
+}
+
+static void score(const kvant_part *part, const uint8_t *bytes, const kvant_query *q, float *scores, const kvant_kernels *k,
+                  kvant_codec_scratch *s) {
+    size_t d = (size_t)part->head_dim, n = (size_t)q->n;
+    int n_block = part->head_dim / 32;
+    bool is_signed = part->format.bits == 8;
+    memset(scores, 0, n * TOKENS * sizeof(float));
+    expand_scales(part, bytes, k, s);
+    const uint8_t *tile = unpack(&part->format, bytes, 4 * n_block, k, s->tile);
+    for (int p = 0; p < TOKENS / ROWS; p++) {
+        const uint8_t *panel = tile + (size_t)p * ROWS * d;
+        const float *scale = s->scale + p * n_block * ROWS, *bias = s->bias + p * n_block * ROWS;
+        if (q->n_half == 0) {
+            (is_signed ? k->tile_s_to_f32 : k->tile_u_to_f32)(s->tile_f32, panel, scale, bias, 32, n_block);
+            kvant_product_f32 args = {s->tile_f32, part->head_dim, q->n, q->x, d, scores + p * ROWS, TOKENS};
+            k->product_f32(&args);
+            continue;
+        }
+        for (size_t half = 0; half < (size_t)q->n_half; half++) {
+            kvant_product_q8 args = {.tile = panel, .scale = scale, .bias = bias, .scale_block = 32, .n_block = n_block,
+                                     .n = q->n, .x = q->q + half * n * d, .x_stride = d, .x_scale = q->q_scale + half * n * (d / 32),
+                                     .x_scale_stride = d / 32, .x_sum = q->q_sum + half * n * (d / 16),
+                                     .acc = scores + p * ROWS, .acc_stride = TOKENS,
+                                     .max_code = is_signed ? 0 : (1 << part->format.bits) - 1};
+            (is_signed ? k->product_s : k->product_u)(&args);
+        }
+    }
+}
+
+/* acc[i][group] += sum over tokens of (weight * scale) * code, with w [n][64] the products of weight and scale. */
+static void mix_codes(const kvant_part *part, const uint8_t *tile, int first_panel, int n_panel, int n, bool exact, float *acc,
+                      size_t acc_stride, const kvant_kernels *k, kvant_codec_scratch *s) {
+    int n_half = exact ? 0 : query_halves(&part->format);
+    bool is_signed = part->format.bits == 8;
+    size_t room = (size_t)KVANT_QUERY_MAX;
+    for (int i = 0; i < n && !exact; i++) {
+        size_t c = (size_t)i;
+        int8_t *codes[2] = {s->wq + c * TOKENS, s->wq + (room + c) * TOKENS};
+        float *scale[2] = {s->wq_scale + c * 2, s->wq_scale + (room + c) * 2};
+        int16_t *sum[2] = {s->wq_sum + c * 4, s->wq_sum + (room + c) * 4};
+        kvant_quantize_halves(k, s->w + c * TOKENS, TOKENS, n_half, codes, scale, sum, s->residual);
+    }
+    for (int p = first_panel; p < first_panel + n_panel; p++) {
+        const uint8_t *panel = tile + (size_t)p * ROWS * TOKENS;
+        if (exact) {
+            (is_signed ? k->tile_s_to_f32 : k->tile_u_to_f32)(s->tile_f32, panel, NULL, NULL, 32, 2);
+            kvant_product_f32 args = {s->tile_f32, TOKENS, n, s->w, TOKENS, acc + p * ROWS, acc_stride};
+            k->product_f32(&args);
+            continue;
+        }
+        for (size_t half = 0; half < (size_t)n_half; half++) {
+            kvant_product_q8 args = {.tile = panel, .scale_block = 32, .n_block = 2, .n = n, .x = s->wq + half * room * TOKENS,
+                                     .x_stride = TOKENS, .x_scale = s->wq_scale + half * room * 2, .x_scale_stride = 2,
+                                     .x_sum = s->wq_sum + half * room * 4, .acc = acc + p * ROWS, .acc_stride = acc_stride,
+                                     .max_code = is_signed ? 0 : (1 << part->format.bits) - 1};
+            (is_signed ? k->product_s : k->product_u)(&args);
+        }
+    }
+}
+
+static void mix(const kvant_part *part, const uint8_t *bytes, const float *weights, int n, bool exact, float *acc,
+                size_t acc_stride, const kvant_kernels *k, kvant_codec_scratch *s) {
+    int group = part->format.group, n_group = part->head_dim / group;
+    const uint8_t *tile = unpack(&part->format, bytes, part->head_dim / ROWS * 2, k, s->tile);
+    k->f16_to_f32(s->scale, scales_of(part, bytes), TOKENS * n_group);
+    k->f16_to_f32(s->bias, biases_of(part, bytes), TOKENS * n_group);
+    if (part->format.bits == 8)
+        for (int i = 0; i < TOKENS * n_group; i++) s->bias[i] += 128.0f * s->scale[i];
+    for (int g = 0; g < n_group; g++) {
+        const float *scale = s->scale + g * TOKENS, *bias = s->bias + g * TOKENS;
+        for (int i = 0; i < n; i++) {
+            const float *weight = weights + (size_t)i * TOKENS;
+            float *w = s->w + (size_t)i * TOKENS, *row = acc + (size_t)i * acc_stride + g * group;
+            for (int t = 0; t < TOKENS; t++) w[t] = weight[t] * scale[t];
+            float shift = k->dot_f32(weight, bias, TOKENS);
+            for (int e = 0; e < group; e++) row[e] += shift;
+        }
+        mix_codes(part, tile, g * group / ROWS, group / ROWS, n, exact, acc, acc_stride, k, s);
+    }
+}
+
+const kvant_codec kvant_codec_affine = {KVANT_CODEC_AFFINE, "affine", check_affine, part_bytes, query_halves,
+                                        encode, decode, score, mix};
