@@ -26,6 +26,7 @@ static float sub_scale(const kvant_weight_format *f, const kvant_weight_block *b
     float d = kvant_f16_to_f32(b->d);
     switch (f->sub) {
     case KVANT_SUB_U8: return d * (float)b->sub_scale[sub];
+    case KVANT_SUB_U4: return d * (float)(b->sub_scale[sub] & 15);
     case KVANT_SUB_I8: return d * (float)(int8_t)b->sub_scale[sub];
     case KVANT_SUB_E8M0: return ldexpf(1.0f, b->sub_scale[sub] - 128);
     case KVANT_SUB_NONE: break;
@@ -36,11 +37,13 @@ static float sub_scale(const kvant_weight_format *f, const kvant_weight_block *b
 static float sub_bias(const kvant_weight_format *f, const kvant_weight_block *b, int sub, float scale) {
     if (!f->has_min) return -(float)f->zero_point * scale;
     float m = kvant_f16_to_f32(b->m);
-    return f->sub == KVANT_SUB_NONE ? m : -(m * (float)b->sub_min[sub]);
+    if (f->sub == KVANT_SUB_NONE) return m;
+    return -(m * (float)(f->sub == KVANT_SUB_U4 ? b->sub_scale[sub] >> 4 : b->sub_min[sub]));
 }
 
 static void decode_block(const kvant_weight_format *f, const uint8_t *src, float *out) {
     kvant_weight_block b;
+    b.d = 0; /* not every format has one */
     f->split(src, &b);
     for (int first = 0; first < f->block_elements; first += f->sub_elements) {
         float scale = sub_scale(f, &b, first / f->sub_elements);

@@ -23,7 +23,8 @@ typedef struct kvant_weight_block {
 
 typedef enum kvant_sub_kind {
     KVANT_SUB_NONE, /* scale = d */
-    KVANT_SUB_U8,   /* scale = d * sub_scale, bias = -m * sub_min where there are mins */
+    KVANT_SUB_U8,   /* scale = d * sub_scale, bias = -m * sub_min */
+    KVANT_SUB_U4,   /* scale = d * (sub_scale & 15), bias = -m * (sub_scale >> 4); sub_min is unused */
     KVANT_SUB_I8,   /* scale = d * (int8) sub_scale */
     KVANT_SUB_E8M0  /* scale = 2^(sub_scale - 128); d is unused */
 } kvant_sub_kind;

@@ -16,10 +16,7 @@ static void split_two_bits(const uint8_t *qs, uint8_t *codes) {
 
 /* scales[16] (low nibble scale, high nibble minimum), qs[64], d, dmin */
 void kvant_split_q2_k(const uint8_t *src, kvant_weight_block *out) {
-    for (int i = 0; i < 16; i++) {
-        out->sub_scale[i] = src[i] & 15;
-        out->sub_min[i] = src[i] >> 4;
-    }
+    memcpy(out->sub_scale, src, 16);
     split_two_bits(src + 16, out->codes);
     out->d = kvant_read_u16(src + 80);
     out->m = kvant_read_u16(src + 82);

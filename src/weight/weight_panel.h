@@ -6,7 +6,7 @@
  *   d         binary16 [cols/block_elements][16]                (quantized formats but MXFP4)
  *   m         binary16 [cols/block_elements][16]                (formats with minima)
  *   sub_scale uint8    [cols/sub_elements][16]                  (formats with sub-block scales)
- *   sub_min   uint8    [cols/sub_elements][16]                  (formats with both)
+ *   sub_min   uint8    [cols/sub_elements][16]                  (formats with both, unless they share a byte)
  * Rows beyond the last are zero. */
 #ifndef KVANT_WEIGHT_WEIGHT_PANEL_H
 #define KVANT_WEIGHT_WEIGHT_PANEL_H

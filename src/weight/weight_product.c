@@ -112,12 +112,18 @@ static void expand_scales(const kvant_weight *w, const uint8_t *panel, size_t fi
         for (size_t b = 0; b < n_sub; b++, sub_scale += ROWS, sub_min += ROWS) {
             const float *bd = s->d + b / subs_a_block * ROWS, *bm = s->m + b / subs_a_block * ROWS;
             float *scale = s->scale + b * ROWS, *bias = s->bias + b * ROWS;
-            if (f->sub == KVANT_SUB_U8)
-                for (int r = 0; r < ROWS; r++) scale[r] = bd[r] * (float)sub_scale[r];
+            if (f->sub == KVANT_SUB_U4)
+                for (int r = 0; r < ROWS; r++) {
+                    scale[r] = bd[r] * (float)(sub_scale[r] & 15);
+                    bias[r] = -(bm[r] * (float)(sub_scale[r] >> 4));
+                }
+            else if (f->sub == KVANT_SUB_U8)
+                for (int r = 0; r < ROWS; r++) {
+                    scale[r] = bd[r] * (float)sub_scale[r];
+                    bias[r] = -(bm[r] * (float)sub_min[r]);
+                }
             else
                 for (int r = 0; r < ROWS; r++) scale[r] = bd[r] * (float)(int8_t)sub_scale[r];
-            if (f->has_min)
-                for (int r = 0; r < ROWS; r++) bias[r] = -(bm[r] * (float)sub_min[r]);
         }
     }
     if (!f->has_min && f->zero_point != 0)

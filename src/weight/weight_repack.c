@@ -28,7 +28,7 @@ static void plan_panel(kvant_weight *w) {
     w->sub_scale_offset = at;
     if (f->sub != KVANT_SUB_NONE) at += n_sub * ROWS;
     w->sub_min_offset = at;
-    if (f->sub != KVANT_SUB_NONE && f->has_min) at += n_sub * ROWS;
+    if (f->sub == KVANT_SUB_U8) at += n_sub * ROWS;
     w->panel_bytes = (at + 63) / 64 * 64;
 }
 
@@ -73,7 +73,7 @@ static void pack_scales(const kvant_weight *w, const kvant_weight_block *b, size
     for (size_t s = 0; s < n_sub; s++) {
         size_t sub_at = (index * n_sub + s) * ROWS + (size_t)row;
         panel[w->sub_scale_offset + sub_at] = b->sub_scale[s];
-        if (f->has_min) panel[w->sub_min_offset + sub_at] = b->sub_min[s];
+        if (f->sub == KVANT_SUB_U8) panel[w->sub_min_offset + sub_at] = b->sub_min[s];
     }
 }
 

@@ -46,7 +46,7 @@ static const kvant_weight_format formats[] = {
     {KVANT_W_Q5_0, "Q5_0", 32, 22, 5, 32, 16, false, NONE, NULL, kvant_split_q5_0},
     {KVANT_W_Q5_1, "Q5_1", 32, 24, 5, 32, 0, true, NONE, NULL, kvant_split_q5_1},
     {KVANT_W_Q8_0, "Q8_0", 32, 34, 8, 32, 0, false, NONE, NULL, kvant_split_q8_0},
-    {KVANT_W_Q2_K, "Q2_K", 256, 84, 2, 16, 0, true, KVANT_SUB_U8, NULL, kvant_split_q2_k},
+    {KVANT_W_Q2_K, "Q2_K", 256, 84, 2, 16, 0, true, KVANT_SUB_U4, NULL, kvant_split_q2_k},
     {KVANT_W_Q3_K, "Q3_K", 256, 110, 3, 16, 4, false, KVANT_SUB_I8, NULL, kvant_split_q3_k},
     {KVANT_W_Q4_K, "Q4_K", 256, 144, 4, 32, 0, true, KVANT_SUB_U8, NULL, kvant_split_q4_k},
     {KVANT_W_Q5_K, "Q5_K", 256, 176, 5, 32, 0, true, KVANT_SUB_U8, NULL, kvant_split_q5_k},
