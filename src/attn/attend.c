@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: MIT
+/* attend.c: causal attention of the last tokens of a layer, straight from the pages.
+ *
+ * The queries of one KV head (those of all tokens and of all heads that share it) are columns; every page is expanded once and
+ * multiplies a whole block of columns. Softmax is online: page after page within a run of 16 pages, then run after run. Runs
+ * are the unit of parallel work when there are few columns (decode), blocks of columns when there are many (prefill); both
+ * orders add the same numbers in the same order, so a row has the same bits however it was computed.
+ *
+ * Not here: how a format scores and mixes (codec/), which pages exist (cache/). */
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "cache/page.h"
+
+#define TOKENS KVANT_PAGE_TOKENS
+#define RUN_PAGES 16
+#define RUNS_AT_ONCE 16 /* partial results that decode keeps for one KV head */
+#define COLUMNS KVANT_QUERY_MAX
+
+/* The softmax of some columns so far: the largest score, the sum of exponentials, the mixed values (not divided yet). */
+typedef struct softmax_state {
+    float *max, *sum; /* [columns] */
+    float *acc;       /* [columns][stride] */
+} softmax_state;
+
+typedef struct worker_scratch {
+    kvant_codec_scratch codec;
+    float *x, *scores; /* [COLUMNS][head_dim], [COLUMNS][64] */
+    float *residual;   /* [head_dim] */
+    kvant_query query; /* its arrays belong to this worker */
+    softmax_state run, total;
+    void *memory;
+} worker_scratch;
+
+struct kvant_attend_scratch {
+    int n_worker;
+    size_t stride;           /* floats of acc a column: head_dim rounded up to 16 */
+    worker_scratch *workers; /* [n_worker] */
+    softmax_state *partial;  /* [n_kv_head][RUNS_AT_ONCE] of decode */
+    softmax_state *total;    /* [n_kv_head], behind partial */
+    void *partial_memory;
+    size_t partial_columns;  /* columns that each of these states has room for */
+};
+
+static size_t state_floats(size_t columns, size_t stride) { return columns * (stride + 2); }
+
+static softmax_state state_at(float *p, size_t columns, size_t stride) {
+    return (softmax_state){p + columns * stride, p + columns * (stride + 1), p};
+}
+
+static kvant_status worker_create(int head_dim, size_t stride, worker_scratch *w) {
+    size_t d = (size_t)head_dim, n = COLUMNS, blocks = d / 32 + 1;
+    size_t floats = n * d + n * TOKENS + d + 32 + 2 * state_floats(n, stride) + 2 * n * blocks;
+    size_t room = floats * 4 + 2 * n * d + 2 * n * 2 * blocks * 2 + 8 * 64;
+    KVANT_TRY(kvant_codec_scratch_create(head_dim, &w->codec));
+    w->memory = kvant_alloc_aligned(room, 1);
+    if (!w->memory) return KVANT_ENOMEM;
+    float *p = w->memory;
+    w->run = state_at(p, n, stride);
+    p += state_floats(n, stride);
+    w->total = state_at(p, n, stride);
+    p += state_floats(n, stride);
+    w->scores = p;
+    p += n * TOKENS;
+    w->x = p;
+    p += n * d;
+    w->residual = p;
+    p += d + 32;
+    w->query.q_scale = p;
+    p += 2 * n * blocks;
+    w->query.q_sum = (int16_t *)(void *)p;
+    w->query.q = (int8_t *)(w->query.q_sum + 2 * n * 2 * blocks);
+    return KVANT_OK;
+}
+
+static void scratch_destroy(kvant_attend_scratch *s) {
+    for (int i = 0; i < s->n_worker; i++) {
+        kvant_codec_scratch_destroy(&s->workers[i].codec);
+        kvant_free_aligned(s->workers[i].memory);
+    }
+    kvant_free(s->workers);
+    kvant_free(s->partial);
+    kvant_free_aligned(s->partial_memory);
+    kvant_free(s);
+}
+
+static kvant_status scratch_create(const kvant_cache *cache, kvant_attend_scratch **out) {
+    kvant_attend_scratch *s = kvant_alloc(1, sizeof *s);
+    if (!s) return KVANT_ENOMEM;
+    int head_dim = cache->config.head_dim;
+    s->stride = ((size_t)head_dim + 15) / 16 * 16;
+    s->n_worker = kvant_pool_size(cache->ctx->pool);
+    s->workers = kvant_alloc((size_t)s->n_worker, sizeof *s->workers);
+    kvant_status st = s->workers ? KVANT_OK : KVANT_ENOMEM;
+    if (!s->workers) s->n_worker = 0;
+    for (int i = 0; i < s->n_worker && st == KVANT_OK; i++) st = worker_create(head_dim, s->stride, &s->workers[i]);
+    if (st != KVANT_OK) {
+        scratch_destroy(s);
+        return st;
+    }
+    *out = s;
+    return KVANT_OK;
+}
+
+/* Room for the partial states of decode, made when the number of columns is first seen (or grows). */
+static kvant_status reserve_partial(const kvant_cache *cache, kvant_attend_scratch *s, size_t columns) {
+    if (columns <= s->partial_columns) return KVANT_OK;
+    size_t n = (size_t)cache->config.n_kv_head * (RUNS_AT_ONCE + 1), floats = (state_floats(columns, s->stride) + 15) / 16 * 16;
+    softmax_state *partial = kvant_alloc(n, sizeof *partial);
+    float *memory = kvant_alloc_aligned(n * floats, sizeof(float));
+    if (!partial || !memory) {
+        kvant_free(partial);
+        kvant_free_aligned(memory);
+        return KVANT_ENOMEM;
+    }
+    kvant_free(s->partial);
+    kvant_free_aligned(s->partial_memory);
+    for (size_t i = 0; i < n; i++) partial[i] = state_at(memory + i * floats, columns, s->stride);
+    s->partial = partial;
+    s->total = partial + (size_t)cache->config.n_kv_head * RUNS_AT_ONCE;
+    s->partial_memory = memory;
+    s->partial_columns = columns;
+    return KVANT_OK;
+}
+
+/* ---- one block of columns ---- */
+
+typedef struct attend_job {
+    kvant_sequence *s;
+    const kvant_layer *layer;
+    kvant_window window;
+    const kvant_attend_params *params;
+    const float *q;
+    float *out;
+    int n, group;      /* query tokens; query heads of a KV head */
+    int64_t first;     /* position of the first query */
+    int n_run, n_block; /* runs of pages; blocks of columns for each KV head */
+    int block_columns;
+    int run_first;     /* decode: the first run of this round */
+    kvant_attend_scratch *scratch;
+    const kvant_kernels *k;
+} attend_job;
+
+static int64_t column_position(const attend_job *j, int column) { return j->first + column / j->group; }
+
+static int query_head(const attend_job *j, int kv_head, int column) { return kv_head * j->group + column % j->group; }
+
+/* Copies columns [c0, c0 + n) of a KV head, multiplied by the scale of attention; integers are made when a format asks. */
+static void gather_queries(const attend_job *j, int kv_head, int c0, int n, worker_scratch *w) {
+    size_t d = (size_t)j->s->cache->config.head_dim, n_head = (size_t)j->params->n_head;
+    for (int c = 0; c < n; c++) {
+        size_t row = (size_t)((c0 + c) / j->group) * n_head + (size_t)query_head(j, kv_head, c0 + c);
+        memcpy(w->x + (size_t)c * d, j->q + row * d, d * sizeof(float));
+        j->k->scale_f32(w->x + (size_t)c * d, j->params->scale, (int)d);
+    }
+    w->query.n = n;
+    w->query.head_dim = (int)d;
+    w->query.x = w->x;
+    w->query.n_half = -1; /* not prepared for any format yet */
+}
+
+static void prepare_for(const attend_job *j, const kvant_part *part, worker_scratch *w) {
+    int n_half = j->params->precision == KVANT_EXACT ? 0 : part->codec->query_halves(&part->format);
+    if (w->query.n_half == n_half) return;
+    w->query.n_half = n_half;
+    kvant_query_prepare(&w->query, j->k, w->residual);
+}
+
+static void reset_state(softmax_state *st, int n, size_t stride) {
+    for (int c = 0; c < n; c++) st->max[c] = -INFINITY;
+    memset(st->sum, 0, (size_t)n * sizeof(float));
+    memset(st->acc, 0, (size_t)n * stride * sizeof(float));
+}
+
+/* Scores that the query at `position` may not see become -inf. */
+static void mask_scores(float *scores, kvant_window w, int64_t page_first, int64_t position) {
+    int64_t low = w.size > 0 ? position - w.size + 1 - page_first : 0, high = position + 1 - page_first, keep = w.keep - page_first;
+    for (int64_t t = 0; t < TOKENS; t++)
+        if (t >= high || (t < low && t >= keep)) scores[t] = -INFINITY;
+}
+
+/* Scores of one column and page -> weights in place; the state is rescaled to the new largest score. */
+static void softmax_page(const attend_job *j, float *scores, softmax_state *st, int c, size_t stride) {
+    float max = j->k->max_f32(scores, TOKENS);
+    if (max == -INFINITY) {
+        memset(scores, 0, TOKENS * sizeof(float));
+        return;
+    }
+    if (max > st->max[c]) {
+        float shrink = st->max[c] == -INFINITY ? 0.0f : expf(st->max[c] - max);
+        st->sum[c] *= shrink;
+        if (shrink != 0.0f) j->k->scale_f32(st->acc + (size_t)c * stride, shrink, (int)stride);
+        else memset(st->acc + (size_t)c * stride, 0, stride * sizeof(float));
+        st->max[c] = max;
+    }
+    st->sum[c] += j->k->exp_sum(scores, TOKENS, st->max[c]);
+}
+
+static void attend_page(const attend_job *j, int index, int kv_head, int c0, softmax_state *st, worker_scratch *w) {
+    const kvant_page *page = j->layer->pages[index];
+    int64_t first = (int64_t)index * TOKENS, last = first + TOKENS - 1;
+    size_t stride = j->scratch->stride;
+    int n = w->query.n, from = 0, to = n;
+    if (!page) return;
+    /* Columns are in the order of their positions: those before the page, and those whose window has left it, see nothing. */
+    while (from < n && column_position(j, c0 + from) < first) from++;
+    if (j->window.size > 0 && first >= j->window.keep)
+        while (to > from && column_position(j, c0 + to - 1) - last >= j->window.size) to--;
+    if (from == to) return;
+    const kvant_part *k = &page->layout->k, *v = &page->layout->v;
+    prepare_for(j, k, w);
+    k->codec->score(k, kvant_page_k(page, kv_head), &w->query, w->scores, j->k, &w->codec);
+    for (int c = from; c < to; c++) {
+        float *scores = w->scores + (size_t)c * TOKENS, cap = j->params->softcap;
+        int64_t position = column_position(j, c0 + c);
+        if (cap > 0.0f)
+            for (int t = 0; t < TOKENS; t++) scores[t] = cap * tanhf(scores[t] / cap);
+        bool whole = position >= last && (j->window.size == 0 || position - first < j->window.size);
+        if (!whole) mask_scores(scores, j->window, first, position);
+        softmax_page(j, scores, st, c, stride);
+    }
+    v->codec->mix(v, kvant_page_v(page, kv_head), w->scores + (size_t)from * TOKENS, to - from,
+                  j->params->precision == KVANT_EXACT, st->acc + (size_t)from * stride, stride, j->k, &w->codec);
+}
+
+static void attend_run(const attend_job *j, int run, int kv_head, int c0, softmax_state *st, worker_scratch *w) {
+    reset_state(st, w->query.n, j->scratch->stride);
+    int64_t last = column_position(j, c0 + w->query.n - 1) / TOKENS;
+    for (int64_t i = (int64_t)run * RUN_PAGES; i <= last && i < (int64_t)(run + 1) * RUN_PAGES; i++)
+        attend_page(j, (int)i, kv_head, c0, st, w);
+}
+
+/* total += run, both relative to their own largest score. */
+static void merge_run(const attend_job *j, softmax_state *total, const softmax_state *run, int n) {
+    size_t stride = j->scratch->stride;
+    for (int c = 0; c < n; c++) {
+        float *acc = total->acc + (size_t)c * stride;
+        const float *part = run->acc + (size_t)c * stride;
+        if (run->max[c] == -INFINITY) continue;
+        if (total->max[c] == -INFINITY) {
+            total->max[c] = run->max[c];
+            total->sum[c] = run->sum[c];
+            memcpy(acc, part, stride * sizeof(float));
+            continue;
+        }
+        float max = run->max[c] > total->max[c] ? run->max[c] : total->max[c];
+        float a = expf(total->max[c] - max), b = expf(run->max[c] - max);
+        total->sum[c] = total->sum[c] * a + run->sum[c] * b;
+        j->k->scale_f32(acc, a, (int)stride);
+        j->k->add_scaled_f32(acc, part, b, (int)stride);
+        total->max[c] = max;
+    }
+}
+
+/* Divides by the sum (a sink joins it and mixes nothing) and writes the rows of out. */
+static void finish_columns(const attend_job *j, int kv_head, int c0, int n, softmax_state *total) {
+    size_t d = (size_t)j->s->cache->config.head_dim, n_head = (size_t)j->params->n_head;
+    for (int c = 0; c < n; c++) {
+        int head = query_head(j, kv_head, c0 + c);
+        float sum = total->sum[c], factor = 1.0f;
+        if (j->params->sinks) {
+            float sink = j->params->sinks[head], max = total->max[c] > sink ? total->max[c] : sink;
+            factor = expf(total->max[c] - max);
+            sum = sum * factor + expf(sink - max);
+        }
+        float *out = j->out + ((size_t)((c0 + c) / j->group) * n_head + (size_t)head) * d;
+        memcpy(out, total->acc + (size_t)c * j->scratch->stride, d * sizeof(float));
+        j->k->scale_f32(out, sum > 0 ? factor / sum : 0.0f, (int)d);
+    }
+}
+
+/* Prefill: one block of columns against all runs. */
+static void block_task(void *arg, int task, int worker) {
+    const attend_job *j = arg;
+    worker_scratch *w = &j->scratch->workers[worker];
+    /* Later blocks see more pages; they start first, so that the threads end together. */
+    int block = j->n_block - 1 - task / j->s->cache->config.n_kv_head, kv_head = task % j->s->cache->config.n_kv_head;
+    int c0 = block * j->block_columns, n = j->n * j->group - c0;
+    if (n > j->block_columns) n = j->block_columns;
+    gather_queries(j, kv_head, c0, n, w);
+    reset_state(&w->total, n, j->scratch->stride);
+    for (int run = 0; run < j->n_run; run++) {
+        attend_run(j, run, kv_head, c0, &w->run, w);
+        merge_run(j, &w->total, &w->run, n);
+    }
+    finish_columns(j, kv_head, c0, n, &w->total);
+}
+
+/* Decode: all columns of a KV head against one run. */
+static void run_task(void *arg, int task, int worker) {
+    const attend_job *j = arg;
+    worker_scratch *w = &j->scratch->workers[worker];
+    int n_kv_head = j->s->cache->config.n_kv_head, kv_head = task % n_kv_head, slot = task / n_kv_head;
+    gather_queries(j, kv_head, 0, j->n * j->group, w);
+    attend_run(j, j->run_first + slot, kv_head, 0, &j->scratch->partial[kv_head * RUNS_AT_ONCE + slot], w);
+}
+
+/* Rounds of runs: each round is computed in parallel, then merged in order into the total of its KV head. */
+static void attend_few(attend_job *j) {
+    int n_kv_head = j->s->cache->config.n_kv_head, columns = j->n * j->group;
+    for (int h = 0; h < n_kv_head; h++) reset_state(&j->scratch->total[h], columns, j->scratch->stride);
+    for (; j->run_first < j->n_run; j->run_first += RUNS_AT_ONCE) {
+        int n = j->n_run - j->run_first < RUNS_AT_ONCE ? j->n_run - j->run_first : RUNS_AT_ONCE;
+        kvant_pool_run(j->s->cache->ctx->pool, n * n_kv_head, run_task, j);
+        for (int h = 0; h < n_kv_head; h++)
+            for (int i = 0; i < n; i++)
+                merge_run(j, &j->scratch->total[h], &j->scratch->partial[h * RUNS_AT_ONCE + i], columns);
+    }
+    for (int h = 0; h < n_kv_head; h++) finish_columns(j, h, 0, columns, &j->scratch->total[h]);
+}
+
+kvant_status kvant_attend(kvant_sequence *s, int layer, const kvant_attend_params *params, const float *q, int n, float *out) {
+    kvant_cache *cache = s->cache;
+    if (layer < 0 || layer >= cache->config.n_layer || n < 0 || n > s->layers[layer].length) return KVANT_EINVAL;
+    if (params->n_head < 1 || params->n_head % cache->config.n_kv_head != 0) return KVANT_EINVAL;
+    if (n == 0) return KVANT_OK;
+    if (!cache->attend_scratch) {
+        KVANT_TRY(scratch_create(cache, &cache->attend_scratch));
+        cache->attend_scratch_destroy = scratch_destroy;
+    }
+    attend_job j = {.s = s, .layer = &s->layers[layer], .window = cache->windows[layer], .params = params, .q = q, .out = out,
+                    .n = n, .group = params->n_head / cache->config.n_kv_head, .scratch = cache->attend_scratch,
+                    .k = cache->ctx->kernels};
+    j.first = j.layer->length - n;
+    j.n_run = (j.layer->n_pages + RUN_PAGES - 1) / RUN_PAGES;
+    int columns = n * j.group, workers = kvant_pool_size(cache->ctx->pool), n_kv_head = cache->config.n_kv_head;
+    j.block_columns = columns < COLUMNS ? columns : COLUMNS;
+    j.n_block = (columns + j.block_columns - 1) / j.block_columns;
+    bool few = columns <= COLUMNS && (n_kv_head % workers != 0 || n_kv_head < workers) && j.n_run > 1;
+    if (few) {
+        KVANT_TRY(reserve_partial(cache, j.scratch, (size_t)columns));
+        attend_few(&j);
+    } else {
+        kvant_pool_run(cache->ctx->pool, j.n_block * n_kv_head, block_task, &j);
+    }
+    return KVANT_OK;
+}

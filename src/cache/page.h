@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+/* page.h: pages and sequences, as src/cache keeps them and src/attn reads them (private to Kvant).
+ *
+ * Invariants: a full page never changes; a page with more than one reference is never written; pages[i] of a layer holds the
+ * tokens [64 i, 64 i + 64), or is NULL when a window dropped it. */
+#ifndef KVANT_CACHE_PAGE_H
+#define KVANT_CACHE_PAGE_H
+
+#include "base/context.h"
+#include "codec/codec.h"
+
+/* Where the parts of a page lie: K of every KV head, then V of every KV head, after a header of 64 bytes. */
+typedef struct kvant_page_layout {
+    kvant_part k, v;
+    int n_kv_head;
+    size_t bytes; /* of the whole allocation */
+} kvant_page_layout;
+
+typedef struct kvant_page {
+    const kvant_page_layout *layout;
+    int n_references;
+} kvant_page;
+
+#define KVANT_PAGE_HEADER 64
+
+static inline uint8_t *kvant_page_k(const kvant_page *p, int kv_head) {
+    return (uint8_t *)(uintptr_t)p + KVANT_PAGE_HEADER + (size_t)kv_head * p->layout->k.bytes;
+}
+
+static inline uint8_t *kvant_page_v(const kvant_page *p, int kv_head) {
+    return kvant_page_k(p, p->layout->n_kv_head) + (size_t)kv_head * p->layout->v.bytes;
+}
+
+/* Which tokens a query at position p sees: t <= p and (t < keep or p - t < size); size 0: all up to p. */
+typedef struct kvant_window {
+    int64_t size, keep;
+} kvant_window;
+
+/* What attention plans once: see attn/attend.c, which makes and frees it through these. */
+typedef struct kvant_attend_scratch kvant_attend_scratch;
+
+struct kvant_cache {
+    kvant_context *ctx;
+    kvant_cache_config config;        /* layer_window is NULL here: see windows */
+    kvant_window *windows;            /* [n_layer] */
+    kvant_page_layout plain, packed;  /* f16, and the formats of the cache */
+    bool quantizes;                   /* packed differs from plain */
+    size_t bytes;                     /* of all pages in use */
+    int n_sequences;
+    kvant_attend_scratch *attend_scratch; /* NULL until the first attention */
+    void (*attend_scratch_destroy)(kvant_attend_scratch *);
+};
+
+typedef struct kvant_layer {
+    kvant_page **pages; /* [room], absolute page index */
+    int n_pages, room;
+    int first_kept;     /* pages [1 or 0 .. first_kept) were dropped by the window (page 0 stays where first tokens do) */
+    int64_t length;
+} kvant_layer;
+
+struct kvant_sequence {
+    kvant_cache *cache;
+    bool packed; /* new tokens are stored in the cache's formats */
+    kvant_layer *layers; /* [n_layer] */
+};
+
+/* A zeroed page with one reference, counted in cache->bytes. KVANT_EFULL: the budget. */
+kvant_status kvant_page_create(kvant_cache *cache, const kvant_page_layout *layout, kvant_page **out);
+kvant_page *kvant_page_share(kvant_page *page);
+void kvant_page_release(kvant_cache *cache, kvant_page *page);
+/* A copy of a page in a layout: byte for byte in its own, else its first n tokens decoded and encoded again. */
+kvant_status kvant_page_convert(kvant_cache *cache, const kvant_page *page, int n, const kvant_page_layout *layout, kvant_page **out);
+
+#endif

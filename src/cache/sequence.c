@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT
+/* sequence.c: a sequence: for each layer a list of pages and a length. Appending, conversion, sharing, truncation, windows.
+ *
+ * The list is indexed by the absolute page number, so nothing moves when a window drops pages: 8 bytes a page stay behind.
+ * All that can fail is done before the first byte of a token is written. */
+#include <string.h>
+
+#include "base/memory.h"
+#include "cache/page.h"
+
+#define TOKENS KVANT_PAGE_TOKENS
+#define POOL_MIN 8 /* appends of fewer tokens are not worth waking the threads for */
+
+static int n_layer(const kvant_sequence *s) { return s->cache->config.n_layer; }
+
+kvant_status kvant_sequence_create(kvant_cache *cache, kvant_sequence **out) {
+    kvant_sequence *s = kvant_alloc(1, sizeof *s);
+    kvant_layer *layers = kvant_alloc((size_t)cache->config.n_layer, sizeof *layers);
+    if (!s || !layers) {
+        kvant_free(s);
+        kvant_free(layers);
+        return KVANT_ENOMEM;
+    }
+    *s = (kvant_sequence){cache, cache->config.quantized_kv_start == 0 && !cache->config.quantize_after_step, layers};
+    cache->n_sequences++;
+    *out = s;
+    return KVANT_OK;
+}
+
+static void release_pages(kvant_sequence *s, kvant_layer *l, int from, int to) {
+    for (int i = from; i < to; i++) {
+        kvant_page_release(s->cache, l->pages[i]);
+        l->pages[i] = NULL;
+    }
+}
+
+void kvant_sequence_destroy(kvant_sequence *s) {
+    if (!s) return;
+    for (int i = 0; i < n_layer(s); i++) {
+        release_pages(s, &s->layers[i], 0, s->layers[i].n_pages);
+        kvant_free(s->layers[i].pages);
+    }
+    s->cache->n_sequences--;
+    kvant_free(s->layers);
+    kvant_free(s);
+}
+
+static kvant_status reserve_pages(kvant_layer *l, int n) {
+    if (n <= l->room) return KVANT_OK;
+    int room = l->room ? l->room : 16;
+    while (room < n) room *= 2;
+    kvant_page **pages = kvant_realloc(l->pages, (size_t)room, sizeof *pages);
+    if (!pages) return KVANT_ENOMEM;
+    l->pages = pages;
+    l->room = room;
+    return KVANT_OK;
+}
+
+kvant_status kvant_sequence_fork(const kvant_sequence *s, kvant_sequence **out) {
+    kvant_sequence *copy;
+    KVANT_TRY(kvant_sequence_create(s->cache, &copy));
+    copy->packed = s->packed;
+    for (int i = 0; i < n_layer(s); i++) {
+        const kvant_layer *from = &s->layers[i];
+        kvant_layer *to = &copy->layers[i];
+        if (reserve_pages(to, from->n_pages) != KVANT_OK) {
+            kvant_sequence_destroy(copy);
+            return KVANT_ENOMEM;
+        }
+        for (int p = 0; p < from->n_pages; p++) to->pages[p] = kvant_page_share(from->pages[p]);
+        to->n_pages = from->n_pages;
+        to->first_kept = from->first_kept;
+        to->length = from->length;
+    }
+    *out = copy;
+    return KVANT_OK;
+}
+
+int64_t kvant_sequence_length(const kvant_sequence *s) {
+    int64_t n = s->layers[0].length;
+    for (int i = 1; i < n_layer(s); i++)
+        if (s->layers[i].length < n) n = s->layers[i].length;
+    return n;
+}
+
+/* The first page that a query at position p or later can still see, the kept first tokens apart. */
+static int64_t first_visible_page(kvant_window w, int64_t p) { return w.size > 0 && p >= w.size ? (p - w.size + 1) / TOKENS : 0; }
+
+/* Drops the pages that no query from position p on can see. */
+static void drop_unseen(kvant_sequence *s, int layer, int64_t p) {
+    kvant_window w = s->cache->windows[layer];
+    kvant_layer *l = &s->layers[layer];
+    int64_t first = first_visible_page(w, p);
+    if (first > l->n_pages) first = l->n_pages;
+    if (first <= l->first_kept) return;
+    int from = l->first_kept == 0 && w.keep > 0 ? 1 : l->first_kept;
+    release_pages(s, l, from, (int)first);
+    l->first_kept = (int)first;
+}
+
+kvant_status kvant_sequence_truncate(kvant_sequence *s, int64_t n_tokens) {
+    if (n_tokens < 0) return KVANT_EINVAL;
+    for (int i = 0; i < n_layer(s); i++) {
+        const kvant_layer *l = &s->layers[i];
+        if (n_tokens > l->length) return KVANT_EINVAL;
+        int64_t needed = first_visible_page(s->cache->windows[i], n_tokens);
+        bool all_dropped_is_unseen = needed >= l->first_kept;
+        if (n_tokens > 0 && n_tokens < l->length && !all_dropped_is_unseen) return KVANT_EUNSUPPORTED;
+    }
+    for (int i = 0; i < n_layer(s); i++) {
+        kvant_layer *l = &s->layers[i];
+        int keep = (int)((n_tokens + TOKENS - 1) / TOKENS);
+        release_pages(s, l, keep, l->n_pages);
+        l->n_pages = keep;
+        l->length = n_tokens;
+        if (l->first_kept > keep) l->first_kept = keep;
+    }
+    if (n_tokens == 0) s->packed = s->cache->config.quantized_kv_start == 0 && !s->cache->config.quantize_after_step;
+    return KVANT_OK;
+}
+
+/* ---- appending ---- */
+
+/* Makes the last page writable and adds pages for n more tokens; on failure nothing has changed. */
+static kvant_status grow(kvant_sequence *s, kvant_layer *l, int n) {
+    kvant_cache *cache = s->cache;
+    const kvant_page_layout *layout = s->packed ? &cache->packed : &cache->plain;
+    int n_pages = (int)((l->length + n + TOKENS - 1) / TOKENS), used = (int)(l->length % TOKENS), old = l->n_pages;
+    KVANT_TRY(reserve_pages(l, n_pages));
+    kvant_page *last = used > 0 ? l->pages[old - 1] : NULL, *copy = NULL;
+    if (last && last->n_references > 1) KVANT_TRY(kvant_page_convert(cache, last, used, last->layout, &copy));
+    for (int i = old; i < n_pages; i++) {
+        kvant_status st = kvant_page_create(cache, layout, &l->pages[i]);
+        if (st == KVANT_OK) continue;
+        release_pages(s, l, old, i);
+        kvant_page_release(cache, copy);
+        return st;
+    }
+    if (copy) {
+        kvant_page_release(cache, last);
+        l->pages[old - 1] = copy;
+    }
+    l->n_pages = n_pages;
+    return KVANT_OK;
+}
+
+typedef struct append_job {
+    const kvant_layer *layer;
+    const kvant_cache_config *config;
+    int64_t first; /* position of token 0 */
+    int n, first_page;
+    const float *k, *v;
+} append_job;
+
+/* One KV head of one page, K and V: tokens of a page share bytes, so they are written by one task. */
+static void append_task(void *arg, int task, int worker) {
+    (void)worker;
+    const append_job *job = arg;
+    int n_head = job->config->n_kv_head, head = task % n_head, index = job->first_page + task / n_head;
+    kvant_page *page = job->layer->pages[index];
+    const kvant_part *k = &page->layout->k, *v = &page->layout->v;
+    int64_t begin = (int64_t)index * TOKENS, end = begin + TOKENS;
+    if (begin < job->first) begin = job->first;
+    if (end > job->first + job->n) end = job->first + job->n;
+    for (int64_t t = begin; t < end; t++) {
+        size_t at = ((size_t)(t - job->first) * (size_t)n_head + (size_t)head) * (size_t)job->config->head_dim;
+        k->codec->encode(k, kvant_page_k(page, head), (int)(t % TOKENS), job->k + at);
+        v->codec->encode(v, kvant_page_v(page, head), (int)(t % TOKENS), job->v + at);
+    }
+}
+
+kvant_status kvant_sequence_append(kvant_sequence *s, int layer, const float *k, const float *v, int n) {
+    if (layer < 0 || layer >= n_layer(s) || n < 0) return KVANT_EINVAL;
+    if (n == 0) return KVANT_OK;
+    kvant_cache *cache = s->cache;
+    kvant_layer *l = &s->layers[layer];
+    if (l->length > (INT64_C(1) << 36) - n) return KVANT_EFULL;
+    drop_unseen(s, layer, l->length);
+    KVANT_TRY(grow(s, l, n));
+    append_job job = {l, &cache->config, l->length, n, (int)(l->length / TOKENS), k, v};
+    int n_task = (l->n_pages - job.first_page) * cache->config.n_kv_head;
+    if (n < POOL_MIN) {
+        for (int t = 0; t < n_task; t++) append_task(&job, t, 0);
+    } else {
+        kvant_pool_run(cache->ctx->pool, n_task, append_task, &job);
+    }
+    l->length += n;
+    return KVANT_OK;
+}
+
+/* ---- conversion ---- */
+
+/* All pages of a layer in the packed layout, in new[0..n_pages); the layer itself is untouched. */
+static kvant_status convert_layer(kvant_sequence *s, const kvant_layer *l, kvant_page **new) {
+    for (int i = 0; i < l->n_pages; i++) {
+        int64_t rest = l->length - (int64_t)i * TOKENS;
+        new[i] = NULL;
+        if (!l->pages[i]) continue;
+        if (l->pages[i]->layout == &s->cache->packed) {
+            new[i] = kvant_page_share(l->pages[i]);
+            continue;
+        }
+        kvant_status st = kvant_page_convert(s->cache, l->pages[i], rest < TOKENS ? (int)rest : TOKENS, &s->cache->packed, &new[i]);
+        if (st == KVANT_OK) continue;
+        for (int j = 0; j < i; j++) kvant_page_release(s->cache, new[j]);
+        return st;
+    }
+    return KVANT_OK;
+}
+
+/* Layer after layer, so that at most one layer exists twice; a layer that was converted stays so when a later one fails. */
+static kvant_status convert_sequence(kvant_sequence *s) {
+    for (int i = 0; i < n_layer(s); i++) {
+        kvant_layer *l = &s->layers[i];
+        bool done = true;
+        for (int p = 0; p < l->n_pages; p++) done = done && (!l->pages[p] || l->pages[p]->layout == &s->cache->packed);
+        if (done) continue;
+        kvant_page **new = kvant_alloc((size_t)l->room, sizeof *new);
+        if (!new) return KVANT_ENOMEM;
+        kvant_status st = convert_layer(s, l, new);
+        if (st != KVANT_OK) {
+            kvant_free(new);
+            return st;
+        }
+        release_pages(s, l, 0, l->n_pages);
+        kvant_free(l->pages);
+        l->pages = new;
+    }
+    s->packed = true;
+    return KVANT_OK;
+}
+
+kvant_status kvant_maybe_quantize_kv_cache(kvant_sequence *s, bool *converted) {
+    bool due = !s->packed && s->cache->quantizes && kvant_sequence_length(s) >= s->cache->config.quantized_kv_start;
+    if (converted) *converted = false;
+    for (int i = 0; i < n_layer(s); i++) drop_unseen(s, i, s->layers[i].length);
+    if (!due) return KVANT_OK;
+    KVANT_TRY(convert_sequence(s));
+    if (converted) *converted = true;
+    return KVANT_OK;
+}
+
+/* ---- what tests and tools see ---- */
+
+int kvant_sequence_page_count(const kvant_sequence *s, int layer) {
+    int n = 0;
+    if (layer < 0 || layer >= n_layer(s)) return 0;
+    for (int i = 0; i < s->layers[layer].n_pages; i++) n += s->layers[layer].pages[i] != NULL;
+    return n;
+}
+
+kvant_status kvant_sequence_page_info(const kvant_sequence *s, int layer, int index, kvant_page_info *out) {
+    if (layer < 0 || layer >= n_layer(s) || index < 0) return KVANT_EINVAL;
+    const kvant_layer *l = &s->layers[layer];
+    for (int i = 0; i < l->n_pages; i++) {
+        const kvant_page *p = l->pages[i];
+        if (!p || index-- > 0) continue;
+        int64_t first = (int64_t)i * TOKENS, rest = l->length - first;
+        *out = (kvant_page_info){first, rest < TOKENS ? (int)rest : TOKENS, p->layout->k.format, p->layout->v.format,
+                                 p->layout->bytes, p->n_references};
+        return KVANT_OK;
+    }
+    return KVANT_EINVAL;
+}
+
+kvant_status kvant_sequence_decode(const kvant_sequence *s, int layer, int64_t token, int kv_head, float *k, float *v) {
+    if (layer < 0 || layer >= n_layer(s) || kv_head < 0 || kv_head >= s->cache->config.n_kv_head) return KVANT_EINVAL;
+    const kvant_layer *l = &s->layers[layer];
+    if (token < 0 || token >= l->length || !l->pages[token / TOKENS]) return KVANT_EINVAL;
+    const kvant_page *p = l->pages[token / TOKENS];
+    p->layout->k.codec->decode(&p->layout->k, kvant_page_k(p, kv_head), (int)(token % TOKENS), k);
+    p->layout->v.codec->decode(&p->layout->v, kvant_page_v(p, kv_head), (int)(token % TOKENS), v);
+    return KVANT_OK;
+}
