@@ -20,7 +20,7 @@ static const kvant_arch_traits table[] = {
      .rope_freqs = true, .rope_long_short = true, .window_period = 1, .gate = KVANT_GATE_SOFTMAX_TOPK,
      .position_temperature = true, .yarn_log_multiplier = true, .scales = KVANT_SCALE_ALL},
     {.name = "qwen2", .pre_norm = true, .ffn_norm_name = FFN_NORM, .gated = true, .rope_pairs = KVANT_ROPE_HALVES,
-     .scales = KVANT_SCALE_ALL},
+     .scales = KVANT_SCALE_QKV | KVANT_SCALE_O},
     {.name = "qwen3", .pre_norm = true, .ffn_norm_name = FFN_NORM, .qk_norm = KVANT_QK_NORM_HEAD, .gated = true,
      .rope_pairs = KVANT_ROPE_HALVES, .scales = KVANT_SCALE_ALL},
     {.name = "qwen3moe", .pre_norm = true, .ffn_norm_name = FFN_NORM, .qk_norm = KVANT_QK_NORM_HEAD, .gated = true,

@@ -142,8 +142,12 @@ static kvant_status load_linear(loader *l, const slice *s, kvant_linear *out) {
     name_of(l, s->what, "bias");
     KVANT_TRY(find_tensor(l, s->all_rows, s->n_plane, 1, s->bias_required, &t));
     if (!t) return KVANT_OK;
-    if (s->first == 0 && s->rows == s->all_rows) return decode_floats(l, t, s->plane, s->rows, &out->bias);
-    float *all;
+    float *all = NULL;
+    if (s->first == 0 && s->rows == s->all_rows) {
+        KVANT_TRY(decode_floats(l, t, s->plane, s->rows, &out->bias));
+        for (int64_t i = 0; s->scale_kind == KVANT_SCALE_FFN && i < s->rows; i++) out->bias[i] *= out->scale;
+        return KVANT_OK;
+    }
     KVANT_TRY(decode_floats(l, t, s->plane, s->all_rows, &all));
     l->d->weight_bytes -= (size_t)(s->all_rows - s->rows) * sizeof *all;
     out->bias = kvant_alloc_aligned((size_t)s->rows, sizeof *all);
