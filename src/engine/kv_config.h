@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT
+/* kv_config.h: from the cache settings that a user gives to the formats and rules that a cache is made with. */
+#ifndef KVANT_ENGINE_KV_CONFIG_H
+#define KVANT_ENGINE_KV_CONFIG_H
+
+#include "kvant/engine.h"
+
+/* Formats, start, window and order into *out (dimensions and layer windows are left as they are). head_dim 0: not known, formats
+ * are not checked against it. Settings that contradict each other are refused by a sentence that names them. */
+kvant_status kvant_kv_config_resolve(const kvant_kv_params *p, int head_dim, kvant_cache_config *out, kvant_error *err);
+
+#endif

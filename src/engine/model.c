@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+/* model.c: opening a model: the file, its vocabulary, its weights, and the cache settings that its sessions inherit. */
+#include "engine/model.h"
+
+#include <limits.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/os.h"
+#include "engine/kv_config.h"
+#include "engine/model_file.h"
+#include "engine/vocab.h"
+
+#define PREFILL_STEP_DEFAULT 512
+#define PREFILL_STEP_MAX 8192
+
+void kvant_load_params_default(kvant_load_params *p) { *p = (kvant_load_params){.isa = KVANT_ISA_BEST}; }
+
+static kvant_status check_params(const kvant_load_params *p, kvant_error *err) {
+    if (p->prefill_step_size < 0 || p->prefill_step_size > PREFILL_STEP_MAX)
+        return kvant_fail(err, KVANT_EINVAL, "prefill_step_size: found %d, expected 1 to %d tokens (0: the default, %d)",
+                          p->prefill_step_size, PREFILL_STEP_MAX, PREFILL_STEP_DEFAULT);
+    /* Before minutes of reading: what is wrong with any model is said at once. */
+    kvant_cache_config scratch;
+    kvant_cache_config_default(&scratch);
+    kvant_kv_params quiet = p->kv;
+    quiet.max_kv_size = 0;
+    return kvant_kv_config_resolve(&quiet, 0, &scratch, err);
+}
+
+static kvant_status load_tokenizer(kvant_model *m, bool required, kvant_error *err) {
+    kvant_status st = kvant_vocab_load(m->file, &m->tokenizer, &m->tokenizer_error);
+    if (st == KVANT_OK) return KVANT_OK;
+    m->tokenizer = NULL;
+    /* A model can be computed without text; who asks for text is told. */
+    if (st == KVANT_ENOMEM || required) {
+        if (err) *err = m->tokenizer_error;
+        return st;
+    }
+    return KVANT_OK;
+}
+
+static kvant_status load_decoder(kvant_model *m, const kvant_load_params *p, kvant_error *err) {
+    KVANT_TRY(kvant_model_file_check_kit(m->file, err));
+    kvant_decoder_info peek;
+    KVANT_TRY(kvant_decoder_peek(m->file, &peek, err));
+    KVANT_TRY(kvant_kv_config_resolve(&p->kv, peek.head_dim, &m->cache, err));
+    KVANT_TRY(kvant_decoder_load(m->ctx, m->file, &m->decoder, err));
+    kvant_decoder_get_info(m->decoder, &m->info);
+    m->cache.n_layer = m->info.n_layer;
+    m->cache.n_kv_head = m->info.n_kv_head;
+    m->cache.head_dim = m->info.head_dim;
+    m->cache.layer_window = m->info.layer_window;
+    return kvant_workspace_create(m->decoder, m->prefill_step_size, &m->workspace, err);
+}
+
+/* general.name, or the file's own name. */
+static char *model_name(const kvant_gguf *f, const char *path) {
+    kvant_text name = {0};
+    if (kvant_gguf_string(f, "general.name", &name, NULL) != KVANT_OK || name.size == 0 || name.size > 256) {
+        const char *slash = strrchr(path, '/');
+        return kvant_strdup(slash ? slash + 1 : path);
+    }
+    char *copy = kvant_alloc(name.size + 1, 1);
+    if (!copy) return NULL;
+    for (size_t i = 0; i < name.size; i++) copy[i] = (unsigned char)name.data[i] < 32 || name.data[i] == 127 ? '?' : name.data[i];
+    return copy;
+}
+
+kvant_status kvant_model_open(const char *path, const kvant_load_params *params, kvant_model **out, kvant_error *err) {
+    KVANT_TRY(check_params(params, err));
+    kvant_model *m = kvant_alloc(1, sizeof *m);
+    if (!m) return kvant_fail(err, KVANT_ENOMEM, "%s: out of memory", path);
+    kvant_cache_config_default(&m->cache);
+    m->prefill_step_size = params->prefill_step_size ? params->prefill_step_size : PREFILL_STEP_DEFAULT;
+    m->compat_mlx = params->kv.compat_mlx;
+    kvant_status st = kvant_context_create(params->n_threads, params->isa, &m->ctx, err);
+    if (st == KVANT_OK) st = kvant_gguf_open(path, NULL, &m->file, err);
+    if (st == KVANT_OK) {
+        m->path = kvant_strdup(path);
+        m->name = model_name(m->file, path);
+        if (!m->path || !m->name) st = kvant_fail(err, KVANT_ENOMEM, "%s: out of memory", path);
+    }
+    if (st == KVANT_OK) st = load_tokenizer(m, params->vocab_only, err);
+    if (st == KVANT_OK && !params->vocab_only) st = load_decoder(m, params, err);
+    if (st != KVANT_OK) {
+        kvant_model_close(m);
+        return st;
+    }
+    *out = m;
+    return KVANT_OK;
+}
+
+void kvant_model_close(kvant_model *m) {
+    if (!m) return;
+    kvant_workspace_destroy(m->workspace);
+    kvant_decoder_destroy(m->decoder);
+    kvant_tokenizer_destroy(m->tokenizer);
+    kvant_gguf_close(m->file);
+    kvant_context_destroy(m->ctx);
+    kvant_free(m->name);
+    kvant_free(m->path);
+    kvant_free(m);
+}
+
+void kvant_model_get_info(const kvant_model *m, kvant_model_info *out) {
+    const kvant_decoder_info *d = &m->info;
+    *out = (kvant_model_info){
+        .name = m->name, .architecture = d->architecture, .path = m->path, .kit = "text", .n_layer = d->n_layer,
+        .n_head = d->n_head, .n_kv_head = d->n_kv_head, .head_dim = d->head_dim, .n_embd = d->n_embd,
+        .n_vocab = m->decoder ? d->n_vocab : kvant_tokenizer_n_token(m->tokenizer), .layer_window = d->layer_window,
+        .n_context_train = d->n_context, .n_parameters = d->n_parameters, .weight_bytes = d->weight_bytes,
+        .file_bytes = m->file->map.size, .k = m->cache.k, .v = m->cache.v, .n_threads = kvant_context_threads(m->ctx),
+        .isa = kvant_context_isa(m->ctx)};
+    if (m->decoder)
+        out->kv_bits_total = (kvant_format_bits(&out->k, d->head_dim) + kvant_format_bits(&out->v, d->head_dim)) / 2;
+}
+
+size_t kvant_model_cache_bytes(const kvant_model *m, int64_t n_tokens) { return kvant_cache_bytes_for(&m->cache, n_tokens); }
+
+kvant_status kvant_model_cache_bytes_for(const kvant_model *m, const char *kv, int64_t n_tokens, size_t *out, kvant_error *err) {
+    kvant_cache_config c = m->cache;
+    KVANT_TRY(kvant_format_parse_pair(kv, &c.k, &c.v, err));
+    KVANT_TRY(kvant_format_check(&c.k, c.head_dim, err));
+    KVANT_TRY(kvant_format_check(&c.v, c.head_dim, err));
+    *out = kvant_cache_bytes_for(&c, n_tokens);
+    return KVANT_OK;
+}
+
+double kvant_time_seconds(void) { return kvant_clock_seconds(); }
+
+size_t kvant_peak_memory(void) { return kvant_os_peak_rss(); }

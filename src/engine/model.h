@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+/* model.h: a loaded model, as sessions see it (private to src/engine). */
+#ifndef KVANT_ENGINE_MODEL_H
+#define KVANT_ENGINE_MODEL_H
+
+#include "base/context.h"
+#include "file/gguf.h"
+#include "kvant/engine.h"
+#include "model/decoder.h"
+#include "text/tokenizer.h"
+
+struct kvant_model {
+    kvant_gguf *file;
+    kvant_context *ctx;
+    kvant_tokenizer *tokenizer;    /* NULL: the file has none that Kvant reads */
+    kvant_error tokenizer_error;   /* then: why */
+    kvant_decoder *decoder;        /* NULL with vocab_only */
+    kvant_workspace *workspace;    /* scratch of a step, shared by all sessions of the model */
+    kvant_decoder_info info;
+    kvant_cache_config cache;      /* what sessions inherit */
+    int prefill_step_size;
+    bool compat_mlx;
+    char *name, *path;
+};
+
+/* KVANT_OK, or the sentence that says why the model has no tokenizer. */
+kvant_status kvant_model_require_tokenizer(const kvant_model *m, kvant_error *err);
+
+#endif

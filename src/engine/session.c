@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT
+/* session.c: one timeline of tokens: prefill in chunks, decoding, truncation, and the moments when the cache is quantized. */
+#include <string.h>
+
+#include "base/memory.h"
+#include "engine/model.h"
+
+#define CONTEXT_MAX (INT64_C(1) << 27)
+
+struct kvant_session {
+    kvant_model *model;
+    kvant_cache *cache;
+    kvant_sequence *sequence;
+    kvant_precision precision;
+    int64_t n_context;
+    int64_t quantized_start; /* where a chunk must end so that answers do not depend on its size; 0: nowhere */
+    float *logits;           /* [n_vocab] */
+    bool has_logits;
+};
+
+void kvant_session_params_default(kvant_session_params *p) { *p = (kvant_session_params){.precision = KVANT_FAST}; }
+
+static kvant_status create_cache(kvant_session *s, const char *kv, kvant_error *err) {
+    kvant_cache_config c = s->model->cache;
+    if (kv) KVANT_TRY(kvant_format_parse_pair(kv, &c.k, &c.v, err));
+    bool quantizes = c.k.codec != KVANT_CODEC_F16 || c.v.codec != KVANT_CODEC_F16;
+    if (quantizes && !c.quantize_after_step) s->quantized_start = c.quantized_kv_start;
+    KVANT_TRY(kvant_cache_create(s->model->ctx, &c, &s->cache, err));
+    if (kvant_sequence_create(s->cache, &s->sequence) != KVANT_OK) return kvant_fail(err, KVANT_ENOMEM, "session: out of memory");
+    return KVANT_OK;
+}
+
+kvant_status kvant_session_create(kvant_model *m, const kvant_session_params *params, kvant_session **out, kvant_error *err) {
+    if (!m->decoder)
+        return kvant_fail(err, KVANT_EINVAL, "%s: was opened for its vocabulary only; a session needs the weights", m->path);
+    if (params->n_context < 0 || params->n_context > CONTEXT_MAX)
+        return kvant_fail(err, KVANT_EINVAL, "context: found %lld, expected 1 to %lld tokens (0: what the model was trained for)",
+                          (long long)params->n_context, (long long)CONTEXT_MAX);
+    kvant_session *s = kvant_alloc(1, sizeof *s);
+    if (!s) return kvant_fail(err, KVANT_ENOMEM, "session: out of memory");
+    s->model = m;
+    s->precision = params->precision;
+    s->n_context = params->n_context ? params->n_context : m->info.n_context > 0 ? m->info.n_context : 2048;
+    s->logits = kvant_alloc_aligned((size_t)m->info.n_vocab, sizeof(float));
+    kvant_status st = s->logits ? create_cache(s, params->kv, err) : kvant_fail(err, KVANT_ENOMEM, "session: out of memory");
+    if (st != KVANT_OK) {
+        kvant_session_destroy(s);
+        return st;
+    }
+    *out = s;
+    return KVANT_OK;
+}
+
+void kvant_session_destroy(kvant_session *s) {
+    if (!s) return;
+    kvant_sequence_destroy(s->sequence);
+    kvant_cache_destroy(s->cache);
+    kvant_free_aligned(s->logits);
+    kvant_free(s);
+}
+
+static kvant_status check_room(const kvant_session *s, const int32_t *ids, int64_t n, kvant_error *err) {
+    int64_t length = kvant_session_length(s);
+    if (n < 0) return kvant_fail(err, KVANT_EINVAL, "session: found %lld tokens, expected 0 or more", (long long)n);
+    if (n > s->n_context - length)
+        return kvant_fail(err, KVANT_EFULL, "context: %lld tokens are there and %lld were to be added, but it holds %lld; a larger context (-c) "
+                          "or a shorter prompt fits", (long long)length, (long long)n, (long long)s->n_context);
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= s->model->info.n_vocab)
+            return kvant_fail(err, KVANT_EINVAL, "token %lld: found id %d, expected 0 to %d", (long long)i, ids[i],
+                              s->model->info.n_vocab - 1);
+    return KVANT_OK;
+}
+
+/* One chunk through the model, then the cache is quantized as far as its settings say. */
+static kvant_status run_chunk(kvant_session *s, const int32_t *ids, int n, float *logits, int n_logits, kvant_error *err) {
+    kvant_status st = kvant_decoder_forward(s->model->decoder, s->model->workspace, s->sequence, ids, n, s->precision, logits, n_logits);
+    if (st == KVANT_OK) st = kvant_maybe_quantize_kv_cache(s->sequence, NULL);
+    if (st == KVANT_OK) return KVANT_OK;
+    s->has_logits = false;
+    return kvant_fail(err, st, "cache: %d tokens could not be added at %lld: %s", n, (long long)kvant_session_length(s),
+                      kvant_status_name(st));
+}
+
+/* The tokens of the next chunk: a step, but never across the point where quantization begins. */
+static int chunk_size(const kvant_session *s, int64_t left) {
+    int64_t length = kvant_session_length(s), n = s->model->prefill_step_size;
+    if (n > left) n = left;
+    if (length < s->quantized_start && length + n > s->quantized_start) n = s->quantized_start - length;
+    return (int)n;
+}
+
+kvant_status kvant_session_prefill(kvant_session *s, const int32_t *ids, int64_t n, kvant_progress_fn progress, void *user, kvant_error *err) {
+    KVANT_TRY(check_room(s, ids, n, err));
+    for (int64_t done = 0; done < n;) {
+        int chunk = chunk_size(s, n - done);
+        bool last = done + chunk == n;
+        s->has_logits = false;
+        KVANT_TRY(run_chunk(s, ids + done, chunk, last ? s->logits : NULL, last ? 1 : 0, err));
+        done += chunk;
+        s->has_logits = last;
+        if (progress && !progress(user, done, n) && !last)
+            return kvant_fail(err, KVANT_ECANCELLED, "prefill: cancelled after %lld of %lld tokens", (long long)done, (long long)n);
+    }
+    return KVANT_OK;
+}
+
+kvant_status kvant_session_step(kvant_session *s, const int32_t *ids, int n, float *logits, kvant_error *err) {
+    if (n > s->model->prefill_step_size)
+        return kvant_fail(err, KVANT_EINVAL, "step: found %d tokens, expected at most prefill_step_size, %d", n, s->model->prefill_step_size);
+    KVANT_TRY(check_room(s, ids, n, err));
+    size_t n_vocab = (size_t)s->model->info.n_vocab;
+    s->has_logits = false;
+    for (int done = 0; done < n;) {
+        int chunk = chunk_size(s, n - done);
+        KVANT_TRY(run_chunk(s, ids + done, chunk, logits + (size_t)done * n_vocab, chunk, err));
+        done += chunk;
+    }
+    if (n > 0) memcpy(s->logits, logits + (size_t)(n - 1) * n_vocab, n_vocab * sizeof(float));
+    s->has_logits = n > 0;
+    return KVANT_OK;
+}
+
+kvant_status kvant_session_decode(kvant_session *s, int32_t id, kvant_error *err) {
+    return kvant_session_prefill(s, &id, 1, NULL, NULL, err);
+}
+
+const float *kvant_session_logits(const kvant_session *s) { return s->has_logits ? s->logits : NULL; }
+
+int64_t kvant_session_length(const kvant_session *s) { return kvant_sequence_length(s->sequence); }
+
+int64_t kvant_session_context(const kvant_session *s) { return s->n_context; }
+
+kvant_status kvant_session_truncate(kvant_session *s, int64_t n_tokens, kvant_error *err) {
+    int64_t length = kvant_session_length(s);
+    if (n_tokens < 0 || n_tokens > length)
+        return kvant_fail(err, KVANT_EINVAL, "truncate: found %lld, expected 0 to %lld tokens", (long long)n_tokens, (long long)length);
+    kvant_status st = kvant_sequence_truncate(s->sequence, n_tokens);
+    if (st != KVANT_OK)
+        return kvant_fail(err, st, "truncate: a window has dropped tokens that position %lld would see; begin again from 0", (long long)n_tokens);
+    if (n_tokens < length) s->has_logits = false;
+    return KVANT_OK;
+}
+
+size_t kvant_session_cache_bytes(const kvant_session *s) { return kvant_cache_bytes(s->cache); }
+
+kvant_sequence *kvant_session_sequence(kvant_session *s) { return s->sequence; }
