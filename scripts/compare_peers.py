@@ -117,7 +117,7 @@ def parse_caches(text):
 
 def print_table(rows):
     columns = list(rows[0])
-    cells = [columns] + [[f"{r[c]:.4g}" if isinstance(r[c], float) else str(r[c]) for c in columns] for r in rows]
+    cells = [columns] + [[f"{r[c]:.5g}" if isinstance(r[c], float) else str(r[c]) for c in columns] for r in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     for n, row in enumerate(cells):
         print("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |")

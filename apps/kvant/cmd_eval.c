@@ -365,7 +365,7 @@ static int choose_step(int n_vocab, int prefill_step_size) {
     return prefill_step_size > 0 && prefill_step_size < step ? prefill_step_size : step;
 }
 
-static int run_eval(evaluation *e, const model_options *options, const kv_list *list, int64_t tokens) {
+static int run_eval(evaluation *e, const model_options *options, kv_list *list, int64_t tokens) {
     kvant_error err = {0};
     if (kvant_model_open(options->model, &options->load, &e->model, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
     kvant_model_get_info(e->model, &e->info);

@@ -28,6 +28,16 @@ static bool same_format(const kvant_format *a, const kvant_format *b) {
     return a->codec == b->codec && a->bits == b->bits && a->group == b->group;
 }
 
+static void write_name(kv_item *item) {
+    char k[KVANT_FORMAT_NAME_MAX], v[KVANT_FORMAT_NAME_MAX];
+    kvant_format_name(&item->k, k);
+    kvant_format_name(&item->v, v);
+    if (same_format(&item->k, &item->v))
+        snprintf(item->name, sizeof item->name, "%s", k);
+    else
+        snprintf(item->name, sizeof item->name, "%s/%s", k, v);
+}
+
 static int add_name(kv_list *list, const char *name) {
     kvant_error err = {0};
     kv_item item;
@@ -36,13 +46,7 @@ static int add_name(kv_list *list, const char *name) {
         if (same_format(&list->items[i].k, &item.k) && same_format(&list->items[i].v, &item.v)) return 0;
     }
     if (list->n == KV_LIST_MAX) return fail_with(2, "more than %d cache formats at once", KV_LIST_MAX);
-    char k[KVANT_FORMAT_NAME_MAX], v[KVANT_FORMAT_NAME_MAX];
-    kvant_format_name(&item.k, k);
-    kvant_format_name(&item.v, v);
-    if (same_format(&item.k, &item.v))
-        snprintf(item.name, sizeof item.name, "%s", k);
-    else
-        snprintf(item.name, sizeof item.name, "%s/%s", k, v);
+    write_name(&item);
     list->items[list->n++] = item;
     return 0;
 }
@@ -92,38 +96,55 @@ static int add_split_bits(kv_list *list, const kvant_kv_params *kv, const char *
     return add_name(list, pair);
 }
 
+/* The formats of the list from what was typed; joined: -ctk and -ctv. */
+static int fill_list(kv_list *list, const kvant_kv_params *typed, const char *kv_bits, const char *joined,
+                     const char *otherwise) {
+    bool by_bits = kv_bits || typed->k_bits || typed->v_bits;
+    int group = typed->kv_group_size ? typed->kv_group_size : 64;
+    if ((typed->kv != NULL) + (joined != NULL) + by_bits > 1)
+        return fail_with(2, "cache formats are given either by name (--kv, or -ctk and -ctv) or by bits, not both");
+    if (typed->kv_group_size && !by_bits) return fail_with(2, "--kv-group-size %d without --kv-bits", group);
+    if (typed->kv_codec && strcmp(typed->kv_codec, "affine") != 0) {
+        if (by_bits) return fail_with(2, "--kv-codec %s has no bits to choose; affine has", typed->kv_codec);
+        if (!typed->kv && !joined) return add_names(list, typed->kv_codec);
+    }
+    if (typed->kv) return add_names(list, typed->kv);
+    if (joined) return add_names(list, joined);
+    list->default_group = typed->kv_group_size == 0;
+    if (typed->k_bits || typed->v_bits) return add_split_bits(list, typed, kv_bits, group);
+    if (kv_bits) return add_bits(list, kv_bits, group);
+    return add_names(list, otherwise);
+}
+
 int kv_list_take(kv_list *list, model_options *m, const char *otherwise) {
     kvant_kv_params typed = m->load.kv;
     const char *kv_bits = m->kv_bits;
-    bool by_bits = kv_bits || typed.k_bits || typed.v_bits;
-    int group = typed.kv_group_size ? typed.kv_group_size : 64;
     *list = (kv_list){0};
     m->kv_bits = NULL;
     m->load.kv.kv = m->load.kv.kv_codec = NULL;
     m->load.kv.kv_bits = m->load.kv.k_bits = m->load.kv.v_bits = m->load.kv.kv_group_size = 0;
     int code = options_finish_model(m);
-    const char *joined = m->load.kv.kv; /* -ctk and -ctv */
+    const char *joined = m->load.kv.kv;
     m->load.kv.kv = NULL;
-    if (code) return code;
-    if ((typed.kv != NULL) + (joined != NULL) + by_bits > 1)
-        return fail_with(2, "cache formats are given either by name (--kv, or -ctk and -ctv) or by bits, not both");
-    if (typed.kv_group_size && !by_bits) return fail_with(2, "--kv-group-size %d without --kv-bits", group);
-    if (typed.kv_codec && strcmp(typed.kv_codec, "affine") != 0) {
-        if (by_bits) return fail_with(2, "--kv-codec %s has no bits to choose; affine has", typed.kv_codec);
-        if (!typed.kv && !joined) return add_names(list, typed.kv_codec);
+    if (!code) code = fill_list(list, &typed, kv_bits, joined, otherwise);
+    if (code || !(typed.quantized_kv_start > 0 || typed.compat_mlx)) return code;
+    for (int i = 0; i < list->n && !m->load.kv.kv; i++) {
+        const kv_item *item = &list->items[i];
+        if (item->k.codec != KVANT_CODEC_F16 || item->v.codec != KVANT_CODEC_F16) m->load.kv.kv = item->name;
     }
-    if (typed.kv) return add_names(list, typed.kv);
-    if (joined) return add_names(list, joined);
-    if (typed.k_bits || typed.v_bits) return add_split_bits(list, &typed, kv_bits, group);
-    if (kv_bits) return add_bits(list, kv_bits, group);
-    return add_names(list, otherwise);
+    return 0;
 }
 
-int kv_list_check(const kv_list *list, int head_dim) {
+int kv_list_check(kv_list *list, int head_dim) {
     kvant_error err = {0};
     for (int i = 0; i < list->n; i++) {
-        if (kvant_format_check(&list->items[i].k, head_dim, &err) != KVANT_OK ||
-            kvant_format_check(&list->items[i].v, head_dim, &err) != KVANT_OK)
+        kv_item *item = &list->items[i];
+        if (list->default_group && head_dim % 64 != 0) {
+            if (item->k.codec == KVANT_CODEC_AFFINE) item->k.group = 32;
+            if (item->v.codec == KVANT_CODEC_AFFINE) item->v.group = 32;
+            write_name(item);
+        }
+        if (kvant_format_check(&item->k, head_dim, &err) != KVANT_OK || kvant_format_check(&item->v, head_dim, &err) != KVANT_OK)
             return fail_with(2, "%s", err.message);
     }
     return 0;

@@ -15,16 +15,18 @@ typedef struct kv_item {
 
 typedef struct kv_list {
     int n;
+    bool default_group; /* nobody typed a group: it may become 32 where head_dim asks for it */
     kv_item items[KV_LIST_MAX];
 } kv_list;
 
 /* Takes the formats that were typed (--kv A,B/C,…; --kv-bits 8,none,4 with --kv-group-size and --kv-codec; --k-bits and --v-bits;
- * -ctk and -ctv) out of the options, so that the model itself is loaded with an f16 cache. Nothing typed: `otherwise`, a list as
- * for --kv. Formats named twice count once. Call it instead of options_finish_model, which it calls. 0, or 2 with a sentence. */
+ * -ctk and -ctv) out of the options, so that the model itself is loaded with an f16 cache (with --quantized-kv-start or --compat
+ * mlx, which need one, with the first quantized format; `list` must live until then). Nothing typed: `otherwise`, a list as for
+ * --kv. Formats named twice count once. Call it instead of options_finish_model, which it calls. 0, or 2 with a sentence. */
 int kv_list_take(kv_list *list, model_options *m, const char *otherwise);
 
-/* Whether all of them can store vectors of head_dim elements: 0, or 2 with a sentence. */
-int kv_list_check(const kv_list *list, int head_dim);
+/* Whether all of them can store vectors of head_dim elements, once groups that nobody typed fit: 0, or 2 with a sentence. */
+int kv_list_check(kv_list *list, int head_dim);
 
 double kv_item_bits(const kv_item *item, int head_dim);
 
