@@ -167,6 +167,23 @@ static void other_kinds_of_models_are_refused_by_name(void **state) {
     kvant_file_close(f);
 }
 
+/* With weights of any kind, so that it is the architecture that is refused. */
+static void an_unknown_architecture_is_named_with_the_known_ones(void **state) {
+    (void)state;
+    put_header(&builder, 3, 1, 1);
+    put_string(&builder, "general.architecture", "nonsense-arch");
+    put_tensor(&builder, "token_embd.weight", 1, (uint64_t[]){4}, 0, 0);
+    put_padding(&builder, 32);
+    put_uint(&builder, 0, 16);
+    kvant_file *f = open_built(&builder);
+    kvant_model_info info;
+    kvant_error err;
+    assert_int_equal(kvant_file_model_info(f, &info, &err), KVANT_EUNSUPPORTED);
+    assert_non_null(strstr(err.message, "nonsense-arch"));
+    assert_non_null(strstr(err.message, "qwen2"));
+    kvant_file_close(f);
+}
+
 /* The formulas against each other: f16 takes 2 bytes an element, affine4:64 4.5 bits. */
 static void cache_bytes_follow_the_format(void **state) {
     (void)state;
@@ -201,6 +218,7 @@ int main(void) {
         cmocka_unit_test(any_buffer_is_kept_within),
         cmocka_unit_test(tensors_are_listed),
         cmocka_unit_test(other_kinds_of_models_are_refused_by_name),
+        cmocka_unit_test(an_unknown_architecture_is_named_with_the_known_ones),
         cmocka_unit_test(cache_bytes_follow_the_format),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
