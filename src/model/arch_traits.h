@@ -42,7 +42,6 @@ typedef struct kvant_arch_traits {
     bool pre_norm;                /* norm before attention and MLP */
     bool post_norm;               /* norm after attention and MLP, before the residual is added */
     const char *ffn_norm_name;    /* the tensor of the norm before the MLP */
-    bool ignore_qkv_bias;         /* the graph adds none, even if the file holds some */
     kvant_qk_norm qk_norm;
     kvant_activation activation;
     bool gated;                   /* act(gate) * up; false: act(up) */

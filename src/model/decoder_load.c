@@ -159,9 +159,9 @@ static kvant_status load_linear(loader *l, const slice *s, kvant_linear *out) {
 static kvant_status load_attention(loader *l, kvant_layer *layer) {
     const kvant_hparams *hp = &l->d->hp;
     int64_t n_q = (int64_t)hp->n_head * hp->head_dim, n_kv = (int64_t)hp->n_kv_head * hp->head_dim;
-    bool bias = !hp->traits->ignore_qkv_bias;
     bool fused = kvant_gguf_find_tensor(l->f, name_of(l, "attn_qkv", "weight")) != NULL;
-    slice q = {.what = "attn_q", .scale_kind = KVANT_SCALE_QKV, .cols = hp->n_embd, .rows = n_q, .all_rows = n_q, .n_plane = 1, .bias = bias};
+    slice q = {.what = "attn_q", .scale_kind = KVANT_SCALE_QKV, .cols = hp->n_embd, .rows = n_q, .all_rows = n_q, .n_plane = 1,
+               .bias = true};
     slice k = q, v;
     k.what = "attn_k";
     k.rows = k.all_rows = n_kv;
