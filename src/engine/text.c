@@ -62,9 +62,12 @@ kvant_status kvant_detokenize(const kvant_model *m, const int32_t *ids, int n, b
     return KVANT_OK;
 }
 
-bool kvant_token_is_end(const kvant_model *m, int32_t id) { return m->tokenizer && kvant_tokenizer_is_end(m->tokenizer, id); }
+bool kvant_token_is_end(const kvant_model *m, int32_t id) {
+    return m->tokenizer && id >= 0 && id < kvant_tokenizer_n_token(m->tokenizer) && kvant_tokenizer_is_end(m->tokenizer, id);
+}
 
 struct kvant_text_stream {
+    const kvant_model *model;
     kvant_detokenizer *detokenizer;
 };
 
@@ -72,6 +75,7 @@ kvant_status kvant_text_stream_create(const kvant_model *m, bool special, kvant_
     KVANT_TRY(kvant_model_require_tokenizer(m, NULL));
     kvant_text_stream *s = kvant_alloc(1, sizeof *s);
     if (!s) return KVANT_ENOMEM;
+    s->model = m;
     kvant_status st = kvant_detokenizer_create(m->tokenizer, special, &s->detokenizer);
     if (st != KVANT_OK) {
         kvant_free(s);
@@ -88,6 +92,12 @@ void kvant_text_stream_destroy(kvant_text_stream *s) {
 }
 
 kvant_status kvant_text_stream_push(kvant_text_stream *s, int32_t id, const char **text, size_t *size) {
+    /* Logits are often padded beyond the vocabulary: such an id is valid and has no text. */
+    if (id >= kvant_tokenizer_n_token(s->model->tokenizer) && id < s->model->info.n_vocab) {
+        *text = "";
+        *size = 0;
+        return KVANT_OK;
+    }
     return kvant_detokenizer_push(s->detokenizer, id, text, size);
 }
 
