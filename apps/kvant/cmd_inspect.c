@@ -129,10 +129,7 @@ static void print_summary(const inspection *x, const char *path) {
         print_escaped(m->name, 200);
         printf("\nkit %s, architecture ", m->kit);
         print_escaped(m->architecture, 64);
-        if (m->n_parameters > 0)
-            printf(", %.1f M parameters", (double)m->n_parameters / 1e6);
-        else
-            printf(", a vocabulary without weights");
+        printf(", %.1f M parameters", (double)m->n_parameters / 1e6);
         printf(", %s\n", format_bytes((double)m->file_bytes, bytes, sizeof bytes));
         printf("%d layers, %d heads and %d KV heads of %d, embedding %d, vocabulary %d, context %" PRId64 "\n", m->n_layer,
                m->n_head, m->n_kv_head, m->head_dim, m->n_embd, m->n_vocab, m->n_context_train);
