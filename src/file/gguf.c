@@ -38,7 +38,7 @@ static const char *quote(kvant_text t, char out[QUOTE_SIZE]) {
         unsigned char c = (unsigned char)t.data[i];
         out[i] = c < 0x20 || c == 0x7F ? '?' : (char)c;
     }
-    strcpy(out + n, n < t.size ? "..." : "");
+    memcpy(out + n, n < t.size ? "..." : "", n < t.size ? 4 : 1);
     return out;
 }
 

@@ -1,0 +1,27 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# demo.sh: installs what is missing, builds a release, fetches a small model and answers a question on a long text twice:
+# with the f16 cache and with the 4-bit cache. A second run fetches and builds nothing.
+#
+# usage: sh scripts/demo.sh [--model FILE] [further options of `kvant compare`]
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/scripts/common.sh"
+
+model=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --model) [ $# -ge 2 ] || die "--model needs a file"; model=$2; shift 2 ;;
+    -h|--help) sed -n '3,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) break ;;
+    esac
+done
+[ -z "$model" ] || [ -f "$model" ] || die "$model: there is no such file"
+
+# shellcheck disable=SC2086
+install_packages $packages
+build_tree "$root/build/release" kvant -DCMAKE_BUILD_TYPE=Release -DKVANT_TESTS=OFF
+[ -n "$model" ] || model=$(fetch_model smollm2-135m) || die "the model could not be fetched; sh scripts/demo.sh --model FILE uses one that is already there"
+
+exec "$root/build/release/kvant" compare -m "$model" -f "$root/scripts/text/loomings.txt" \
+    -p "In two sentences: who tells this story, and why does he go to sea?" "$@"
