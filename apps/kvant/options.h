@@ -28,10 +28,10 @@ typedef struct option {
     const char *name;  /* "--temp" */
     const char *alias; /* "-n" or NULL */
     option_kind kind;
-    void *value;       /* what kind says */
-    double min, max;   /* numbers: the allowed range; both 0: any */
-    const char *arg;   /* how help names the value: "N", "FILE" */
-    const char *help;  /* one line; a NULL name makes this a heading */
+    void *value;      /* what kind says */
+    double min, max;  /* numbers: the allowed range; both 0: any */
+    const char *arg;  /* how help names the value: "N", "FILE" */
+    const char *help; /* one line; a NULL name makes this a heading */
 } option;
 
 /* The cache and model flags that run, eval, bench and logits share. */
@@ -39,30 +39,47 @@ typedef struct model_options {
     const char *model;
     const char *isa;
     kvant_load_params load; /* threads, prefill step, kv: filled from the flags */
-    const char *kv_bits, *ctk, *ctv; /* as typed: "--kv-bits none" is f16; -ctk/-ctv take llama.cpp's names of formats that exist */
+    const char *kv_bits, *ctk,
+        *ctv; /* as typed: "--kv-bits none" is f16; -ctk/-ctv take llama.cpp's names of formats that exist */
     int64_t n_context;
     bool exact, fast;
-    char kv_pair[64];       /* where -ctk/-ctv are joined */
+    char kv_pair[64];   /* where -ctk/-ctv are joined */
+    const char *compat; /* "mlx" or NULL */
 } model_options;
 
-/* Appends the shared flags to a table of room `max` at index n; returns the new count. */
+/* Appends the shared flags to a table of room `max` at index n; returns the new count. Sets the load parameters to their
+ * defaults. */
 int options_add_model(option *table, int n, int max, model_options *m);
 /* After parsing: turns what was typed into load parameters (kv_bits none, -ctk/-ctv, isa). 0, or 2 with a sentence on stderr. */
 int options_finish_model(model_options *m);
 
 /* 0: parsed, the free arguments are argv_rest[0..*n_rest). 2: wrong (said on stderr). -1: help was asked for and printed.
  * usage: "kvant run -m MODEL [-p TEXT]"; about: what the command does, for --help. */
-int options_parse(const char *usage, const char *about, const option *table, int n, int argc, char **argv, const char **argv_rest, int max_rest,
-                  int *n_rest);
+int options_parse(const char *usage, const char *about, const option *table, int n, int argc, char **argv, const char **argv_rest,
+                  int max_rest, int *n_rest);
 
-/* Prints "kvant: <sentence>" on stderr and returns code. */
+/* The model of commands that also take it as their only free argument: 0, or 2 when there is none, or two. */
+int options_need_model(const char **model, const char *const *rest, int n_rest);
+
+/* Prints "kvant: <sentence>" on stderr and returns code; for code 2 also how to get help. */
 int fail_with(int code, const char *fmt, ...)
 #if defined(__GNUC__)
     __attribute__((format(printf, 2, 3)))
 #endif
     ;
 
-/* The whole of a file or of stdin ("-"), at most max bytes; *data is freed by the caller with free(). 0 or 1 with a sentence on stderr. */
+/* The whole of a file or of stdin ("-"), at most max bytes; *data is freed by the caller with free(). 0 or 1 with a sentence on
+ * stderr. A NUL follows the last byte. */
 int read_text(const char *path, size_t max, char **data, size_t *size);
+
+/* Token ids with white space, commas or brackets between them, each below n_vocab; *ids is freed with free().
+ * 0, or 1 with a sentence that begins with `name`. */
+int parse_token_ids(const char *name, const char *text, size_t size, int n_vocab, int32_t **ids, int *n);
+
+/* The edit distance of two names, for "did you mean". */
+int name_distance(const char *a, const char *b);
+
+/* Prints the library's warnings on stderr from now on. */
+void show_library_warnings(void);
 
 #endif

@@ -5,7 +5,8 @@
  * A session is one timeline of tokens and its cache; it is where prefill, decoding and truncation happen.
  * A sampler turns logits into the next token.
  *
- * Ownership and errors as in kvant.h. A session and a sampler are used from one thread at a time. */
+ * Ownership and errors as in kvant.h. A session and a sampler are used from one thread at a time; the sessions of one model share
+ * its threads, so only one of them computes at a time. A model must outlive its sessions and text streams. */
 #ifndef KVANT_ENGINE_H
 #define KVANT_ENGINE_H
 
@@ -139,6 +140,8 @@ kvant_status kvant_session_decode(kvant_session *s, int32_t id, kvant_error *err
 const float *kvant_session_logits(const kvant_session *s);
 int64_t kvant_session_length(const kvant_session *s);
 int64_t kvant_session_context(const kvant_session *s);
+/* The first n_tokens stay; a cache that was converted at quantized_kv_start stays converted unless n_tokens is 0.
+ * KVANT_EINVAL: longer than the session. KVANT_EUNSUPPORTED: a window has dropped tokens that the rest would attend to. */
 kvant_status kvant_session_truncate(kvant_session *s, int64_t n_tokens, kvant_error *err);
 /* The bytes its cache really takes now. */
 size_t kvant_session_cache_bytes(const kvant_session *s);
@@ -159,7 +162,8 @@ void kvant_sampler_params_default(kvant_sampler_params *p); /* greedy */
 typedef struct kvant_sampler kvant_sampler;
 kvant_status kvant_sampler_create(const kvant_sampler_params *params, int n_vocab, kvant_sampler **out, kvant_error *err);
 void kvant_sampler_destroy(kvant_sampler *s);
-/* Order: penalty, temperature 0 -> argmax; else top_p, min_p, top_k, temperature, one draw. Remembers the token for the penalty. */
+/* Order: penalty, temperature 0 -> argmax; else top_p, min_p, top_k, temperature, one draw. Remembers the token for the penalty.
+ * Logits that are not numbers are never chosen; when none is a number, the token is 0. */
 int32_t kvant_sampler_next(kvant_sampler *s, const float *logits);
 /* Makes the penalty see a token that was not sampled (the prompt). */
 void kvant_sampler_accept(kvant_sampler *s, int32_t id);

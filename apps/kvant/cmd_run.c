@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: MIT
+/* cmd_run.c: kvant run: answers one prompt and says what its cache took.
+ *
+ * The answer goes to stdout as it is made, a token at a time, and nothing else does; everything about it goes to stderr. With
+ * --json stdout has one object at the end instead. Ctrl-C ends the answer after the current token, a prefill after its chunk. */
+#ifndef _WIN32
+#define _POSIX_C_SOURCE 200809L /* isatty, fileno */
+#include <unistd.h>
+#else
+#include <io.h>
+#define isatty _isatty
+#define fileno _fileno
+#endif
+#include <inttypes.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "options.h"
+#include "report.h"
+#include "stop_text.h"
+
+#define MAX_PROMPT ((size_t)64 << 20)
+#define DEFAULT_TOKENS 512
+
+static const char usage[] = "kvant run -m MODEL [-p TEXT | -f FILE] [-n N] [--kv-bits N] [flags]";
+static const char about[] =
+    "Answers a prompt (-p, -f, or stdin) and streams the answer to stdout. The prompt is put into the model's chat template;\n"
+    "with --raw the model continues the text as it stands. The most probable token is taken unless --temp says otherwise, so\n"
+    "that runs can be compared. At the end, stderr has the speeds, and the bytes of the cache beside those of an f16 cache.\n"
+    "Ctrl-C ends the answer after the current token, a second Ctrl-C the program.";
+
+static volatile sig_atomic_t interrupted;
+/* A second Ctrl-C ends the program. */
+static void on_interrupt(int sig) {
+    interrupted = 1;
+    signal(sig, SIG_DFL);
+}
+
+typedef struct run_options {
+    model_options model;
+    const char *prompt, *file, *system, *chat_template;
+    int64_t n_predict;
+    bool raw, json, verbose_prompt;
+    kvant_sampler_params sampling;
+    option_list stops;
+} run_options;
+
+typedef struct answer {
+    kvant_model *model;
+    kvant_model_info info;
+    kvant_session *session;
+    kvant_sampler *sampler;
+    kvant_text_stream *stream;
+    stop_text stop;
+    int32_t *ids; /* the prompt */
+    int n_ids;
+    int64_t n_context, n_most; /* tokens of the answer, at most */
+    bool cut_by_context;       /* n_most is less than what was wished */
+    int32_t *made;             /* [n_most] */
+    int64_t n_made;
+    char *text; /* of the answer, kept for --json */
+    size_t text_size, text_room;
+    bool keep_text;
+    char last_byte;
+    progress bar;
+    const char *ended; /* end, stop, length, context, interrupted */
+    double started, prefilled, first_token, finished;
+} answer;
+
+/* ---- the prompt ---- */
+
+/* The text that is tokenized: the chat template around the prompt, or the prompt itself. *text is freed with free(). */
+static int make_prompt(const run_options *o, const kvant_model *m, char **text, size_t *size) {
+    char *typed = NULL;
+    size_t typed_size = 0;
+    kvant_error err = {0};
+    if (o->prompt) {
+        typed_size = strlen(o->prompt);
+        typed = malloc(typed_size + 1);
+        if (!typed) return fail_with(1, "out of memory");
+        memcpy(typed, o->prompt, typed_size + 1);
+    } else {
+        if (!o->file && isatty(fileno(stdin)) == 1)
+            fputs("kvant: type the prompt and end it with Ctrl-D on a line of its own\n", stderr);
+        int code = read_text(o->file ? o->file : "-", MAX_PROMPT, &typed, &typed_size);
+        if (code) return code;
+    }
+    *text = typed;
+    *size = typed_size;
+    if (o->raw) return 0;
+    kvant_message messages[2];
+    int n = 0;
+    char *chat;
+    if (o->system) messages[n++] = (kvant_message){"system", o->system};
+    messages[n++] = (kvant_message){"user", typed};
+    if (strlen(typed) != typed_size) {
+        free(typed);
+        return fail_with(1, "the prompt has a NUL byte at %zu; a chat template needs text (--raw takes any bytes)",
+                         strlen(typed));
+    }
+    kvant_status st = kvant_chat_prompt(m, o->chat_template, messages, n, &chat, &err);
+    free(typed);
+    if (st != KVANT_OK) return fail_with(st == KVANT_EINVAL ? 2 : 1, "%s", err.message);
+    *size = strlen(chat);
+    *text = malloc(*size + 1);
+    if (*text) memcpy(*text, chat, *size + 1);
+    kvant_string_free(chat);
+    return *text ? 0 : fail_with(1, "out of memory");
+}
+
+static int tokenize_prompt(const run_options *o, answer *a) {
+    char *text = NULL;
+    size_t size = 0;
+    kvant_error err = {0};
+    int code = make_prompt(o, a->model, &text, &size);
+    if (code) return code;
+    if (kvant_tokenize(a->model, text, size, true, true, &a->ids, &a->n_ids, &err) != KVANT_OK)
+        code = fail_with(1, "%s", err.message);
+    if (!code && o->verbose_prompt) {
+        fprintf(stderr, "kvant: the prompt, %d tokens:\n%.*s\n", a->n_ids, (int)size, text);
+        for (int i = 0; i < a->n_ids; i++)
+            fprintf(stderr, "%s%d", i ? " " : "", a->ids[i]);
+        fputc('\n', stderr);
+    }
+    free(text);
+    if (!code && a->n_ids == 0)
+        return fail_with(1, "the prompt is empty, and this vocabulary does not begin a text with a token of its own");
+    return code;
+}
+
+/* The context is what was asked for, or as much as this prompt and answer need within what the model was trained for. */
+static int choose_context(const run_options *o, answer *a) {
+    int64_t trained = a->info.n_context_train, wish = o->n_predict >= 0 ? o->n_predict : DEFAULT_TOKENS;
+    a->n_context = o->model.n_context;
+    if (a->n_context == 0) {
+        a->n_context = a->n_ids + wish;
+        if (trained > 0 && a->n_context > trained) a->n_context = trained;
+    }
+    if (a->n_ids > a->n_context || (a->n_ids == a->n_context && wish > 0)) {
+        if (o->model.n_context == 0)
+            return fail_with(1,
+                             "the prompt has %d tokens, but the model was trained for a context of %" PRId64
+                             " (-c N forces a larger one, with worse answers)",
+                             a->n_ids, trained);
+        return fail_with(1, "the prompt has %d tokens, but the context holds %" PRId64 " (-c)", a->n_ids, a->n_context);
+    }
+    if (trained > 0 && a->n_context > trained)
+        fprintf(stderr,
+                "kvant: the context of %" PRId64 " tokens is longer than the %" PRId64 " that the model was trained for\n",
+                a->n_context, trained);
+    a->cut_by_context = a->n_context - a->n_ids < wish;
+    a->n_most = a->cut_by_context ? a->n_context - a->n_ids : wish;
+    return 0;
+}
+
+/* ---- the answer ---- */
+
+static int put_text(answer *a, const char *text, size_t size) {
+    if (size == 0) return 0;
+    a->last_byte = text[size - 1];
+    if (!a->keep_text) {
+        fwrite(text, 1, size, stdout);
+        return fflush(stdout) == 0 ? 0 : fail_with(1, "the answer cannot be written to stdout");
+    }
+    if (a->text_size + size > a->text_room) {
+        size_t room = 2 * (a->text_size + size);
+        char *grown = realloc(a->text, room);
+        if (!grown) return fail_with(1, "out of memory");
+        a->text = grown;
+        a->text_room = room;
+    }
+    memcpy(a->text + a->text_size, text, size);
+    a->text_size += size;
+    return 0;
+}
+
+static int show(answer *a, const char *text, size_t size) {
+    const char *out;
+    size_t out_size;
+    if (!stop_text_push(&a->stop, text, size, &out, &out_size)) return fail_with(1, "out of memory");
+    return put_text(a, out, out_size);
+}
+
+static bool show_prefill(void *user, int64_t done, int64_t total) {
+    progress_update(user, (double)done, (double)total);
+    return !interrupted;
+}
+
+static int prefill(answer *a) {
+    kvant_error err = {0};
+    const char *text;
+    size_t size;
+    progress_begin(&a->bar, "reading the prompt");
+    progress_update(&a->bar, 0, a->n_ids);
+    a->started = kvant_time_seconds();
+    kvant_status st = kvant_session_prefill(a->session, a->ids, a->n_ids, show_prefill, &a->bar, &err);
+    a->prefilled = a->first_token = a->finished = kvant_time_seconds();
+    progress_end(&a->bar);
+    if (st == KVANT_ECANCELLED)
+        return fail_with(1, "interrupted after %" PRId64 " of %d prompt tokens", kvant_session_length(a->session), a->n_ids);
+    if (st != KVANT_OK) return fail_with(1, "%s", err.message);
+    /* The sampler and the text continue the prompt. */
+    for (int i = 0; i < a->n_ids; i++) {
+        kvant_sampler_accept(a->sampler, a->ids[i]);
+        if (kvant_text_stream_push(a->stream, a->ids[i], &text, &size) != KVANT_OK) return fail_with(1, "out of memory");
+    }
+    return 0;
+}
+
+static int generate(answer *a) {
+    kvant_error err = {0};
+    const char *text;
+    size_t size;
+    int code = 0;
+    a->ended = a->cut_by_context ? "context" : "length";
+    while (!code && a->n_made < a->n_most) {
+        if (interrupted) {
+            a->ended = "interrupted";
+            break;
+        }
+        int32_t id = kvant_sampler_next(a->sampler, kvant_session_logits(a->session));
+        if (a->n_made == 0) a->first_token = kvant_time_seconds();
+        a->finished = kvant_time_seconds();
+        if (kvant_token_is_end(a->model, id)) {
+            a->ended = "end";
+            break;
+        }
+        a->made[a->n_made++] = id;
+        if (kvant_text_stream_push(a->stream, id, &text, &size) != KVANT_OK) return fail_with(1, "no text for token %d", id);
+        code = show(a, text, size);
+        if (a->stop.found) {
+            a->ended = "stop";
+            break;
+        }
+        if (a->n_made < a->n_most && !code && kvant_session_decode(a->session, id, &err) != KVANT_OK)
+            code = fail_with(1, "%s", err.message);
+    }
+    if (!code && kvant_text_stream_finish(a->stream, &text, &size) == KVANT_OK) code = show(a, text, size);
+    stop_text_finish(&a->stop, &text, &size);
+    return code ? code : put_text(a, text, size);
+}
+
+/* ---- what is said at the end ---- */
+
+static double speed(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
+
+/* The first token comes from the prompt's logits: decoding made the others. */
+static double decode_speed(const answer *a) {
+    return a->n_made > 1 ? speed((double)(a->n_made - 1), a->finished - a->first_token) : 0;
+}
+
+static void print_end(const answer *a, bool limit_is_typed) {
+    char bytes[32], plain[32];
+    size_t cache = kvant_session_cache_bytes(a->session), f16 = 0;
+    bool open_line = !a->keep_text && a->last_byte && a->last_byte != '\n';
+    if (open_line && isatty(fileno(stdout)) == 1) fputc('\n', stdout);
+    fflush(stdout);
+    fprintf(stderr,
+            "kvant: %d prompt tokens at %.1f a second, %" PRId64 " answer tokens at %.1f a second, first token after %.2f s\n",
+            a->n_ids, speed(a->n_ids, a->prefilled - a->started), a->n_made, decode_speed(a), a->first_token - a->started);
+    fprintf(stderr, "kvant: cache %s for %" PRId64 " tokens", format_bytes((double)cache, bytes, sizeof bytes),
+            kvant_session_length(a->session));
+    if (kvant_model_cache_bytes_for(a->model, "f16", kvant_session_length(a->session), &f16, NULL) == KVANT_OK && f16 > 0)
+        fprintf(stderr, "; f16 takes %s, %.2f times as much", format_bytes((double)f16, plain, sizeof plain),
+                (double)f16 / (double)cache);
+    fputc('\n', stderr);
+    if (strcmp(a->ended, "context") == 0)
+        fprintf(stderr, "kvant: the answer ends because the context of %" PRId64 " tokens is full\n", a->n_context);
+    if (strcmp(a->ended, "length") == 0 && !limit_is_typed)
+        fprintf(stderr, "kvant: the answer ends after %" PRId64 " tokens; -n N allows more\n", a->n_made);
+    if (strcmp(a->ended, "interrupted") == 0) fprintf(stderr, "kvant: interrupted after %" PRId64 " tokens\n", a->n_made);
+}
+
+static void set_format(json_t *object, const char *key, const kvant_format *f) {
+    char name[KVANT_FORMAT_NAME_MAX];
+    kvant_format_name(f, name);
+    json_object_set_new(object, key, json_string(name));
+}
+
+static int print_json(const answer *a) {
+    size_t f16 = 0;
+    json_t *root = json_object(), *ids = json_array(), *cache = json_object(), *timings = json_object();
+    json_t *name = json_string(a->info.name ? a->info.name : "");
+    json_object_set_new(root, "model", name ? name : json_string("(not UTF-8)"));
+    json_object_set_new(root, "text", json_stringn(a->text ? a->text : "", a->text_size));
+    for (int64_t i = 0; i < a->n_made; i++)
+        json_array_append_new(ids, json_integer(a->made[i]));
+    json_object_set_new(root, "ids", ids);
+    json_object_set_new(root, "stop_reason", json_string(a->ended));
+    json_object_set_new(root, "prompt_tokens", json_integer(a->n_ids));
+    json_object_set_new(root, "answer_tokens", json_integer(a->n_made));
+    json_object_set_new(root, "context", json_integer(a->n_context));
+    json_object_set_new(timings, "prefill_seconds", json_real(a->prefilled - a->started));
+    json_object_set_new(timings, "prefill_tokens_per_second", json_real(speed(a->n_ids, a->prefilled - a->started)));
+    json_object_set_new(timings, "decode_seconds", json_real(a->finished - a->first_token));
+    json_object_set_new(timings, "decode_tokens_per_second", json_real(decode_speed(a)));
+    json_object_set_new(timings, "first_token_seconds", json_real(a->first_token - a->started));
+    json_object_set_new(root, "timings", timings);
+    set_format(cache, "k", &a->info.k);
+    set_format(cache, "v", &a->info.v);
+    json_object_set_new(cache, "bits", json_real(a->info.kv_bits_total));
+    json_object_set_new(cache, "tokens", json_integer(kvant_session_length(a->session)));
+    json_object_set_new(cache, "bytes", json_integer((json_int_t)kvant_session_cache_bytes(a->session)));
+    if (kvant_model_cache_bytes_for(a->model, "f16", kvant_session_length(a->session), &f16, NULL) == KVANT_OK)
+        json_object_set_new(cache, "f16_bytes", json_integer((json_int_t)f16));
+    json_object_set_new(root, "cache", cache);
+    json_object_set_new(root, "threads", json_integer(a->info.n_threads));
+    json_object_set_new(root, "isa", json_string(kvant_isa_name(a->info.isa)));
+    json_object_set_new(root, "peak_bytes", json_integer((json_int_t)kvant_peak_memory()));
+    char *out = json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(8));
+    json_decref(root);
+    if (!out) return fail_with(1, "out of memory");
+    bool written = puts(out) >= 0 && fflush(stdout) == 0;
+    free(out);
+    return written ? 0 : fail_with(1, "the answer cannot be written to stdout");
+}
+
+/* ---- the command ---- */
+
+static int create_parts(const run_options *o, answer *a) {
+    kvant_session_params p;
+    kvant_error err = {0};
+    kvant_session_params_default(&p);
+    p.n_context = a->n_context;
+    p.precision = o->model.exact ? KVANT_EXACT : KVANT_FAST;
+    kvant_status st = kvant_session_create(a->model, &p, &a->session, &err);
+    if (st == KVANT_OK) st = kvant_sampler_create(&o->sampling, a->info.n_vocab, &a->sampler, &err);
+    if (st != KVANT_OK) return fail_with(1, "%s", err.message);
+    a->made = malloc((size_t)(a->n_most + 1) * sizeof *a->made);
+    if (!a->made || kvant_text_stream_create(a->model, false, &a->stream) != KVANT_OK) return fail_with(1, "out of memory");
+    stop_text_begin(&a->stop, o->stops.items, o->stops.n);
+    return 0;
+}
+
+static int run_answer(const run_options *o, answer *a) {
+    kvant_error err = {0};
+    kvant_status st = kvant_model_open(o->model.model, &o->model.load, &a->model, &err);
+    if (st != KVANT_OK) return fail_with(st == KVANT_EINVAL ? 2 : 1, "%s", err.message);
+    kvant_model_get_info(a->model, &a->info);
+    a->keep_text = o->json;
+    int code = tokenize_prompt(o, a);
+    if (!code) code = choose_context(o, a);
+    if (code) return code;
+    print_first_line(a->model, a->n_context);
+    code = create_parts(o, a);
+    if (code) return code;
+    signal(SIGINT, on_interrupt);
+    code = prefill(a);
+    if (!code) code = generate(a);
+    signal(SIGINT, SIG_DFL);
+    if (code) return code;
+    if (o->json) code = print_json(a);
+    print_end(a, o->n_predict >= 0);
+    return code;
+}
+
+static void free_answer(answer *a) {
+    stop_text_free(&a->stop);
+    kvant_text_stream_destroy(a->stream);
+    kvant_sampler_destroy(a->sampler);
+    kvant_session_destroy(a->session);
+    kvant_ids_free(a->ids);
+    free(a->made);
+    free(a->text);
+    kvant_model_close(a->model);
+}
+
+static int add_run_flags(option *out, int n, run_options *o) {
+    kvant_sampler_params *s = &o->sampling;
+    const option flags[] = {
+        {NULL, NULL, OPTION_FLAG, NULL, 0, 0, NULL, "prompt"},
+        {"--prompt", "-p", OPTION_STRING, &o->prompt, 0, 0, "TEXT", "the prompt"},
+        {"--file", "-f", OPTION_STRING, &o->file, 0, 0, "FILE", "the prompt from a file, - for stdin (stdin)"},
+        {"--system", NULL, OPTION_STRING, &o->system, 0, 0, "TEXT", "a system message before it"},
+        {"--raw", NULL, OPTION_FLAG, &o->raw, 0, 0, NULL, "continue the text, without a chat template"},
+        {"--chat-template", NULL, OPTION_STRING, &o->chat_template, 0, 0, "NAME", "a family of templates (the model file's own)"},
+        {"--verbose-prompt", NULL, OPTION_FLAG, &o->verbose_prompt, 0, 0, NULL, "show the prompt's text and tokens on stderr"},
+        {NULL, NULL, OPTION_FLAG, NULL, 0, 0, NULL, "answer"},
+        {"--tokens", "-n", OPTION_INT64, &o->n_predict, 0, 1e9, "N", "the most tokens of the answer (512)"},
+        {"--temp", NULL, OPTION_FLOAT, &s->temperature, 0, 100, "X", "temperature, 0: the most probable token (0)"},
+        {"--top-p", NULL, OPTION_FLOAT, &s->top_p, 0, 1, "X", "the fewest tokens with this probability together (1: off)"},
+        {"--min-p", NULL, OPTION_FLOAT, &s->min_p, 0, 1, "X", "tokens with X of the top token's probability (0: off)"},
+        {"--top-k", NULL, OPTION_INT, &s->top_k, 0, 1 << 26, "N", "the N most probable tokens (0: off)"},
+        {"--repeat-penalty", NULL, OPTION_FLOAT, &s->repeat_penalty, 0.01, 100, "X",
+         "makes recent tokens less probable (1: off)"},
+        {"--repeat-last-n", NULL, OPTION_INT, &s->repeat_last_n, 0, 65536, "N", "tokens that the penalty sees (64)"},
+        {"--seed", NULL, OPTION_UINT64, &s->seed, 0, 0, "N", "one seed, one answer (0)"},
+        {"--stop", NULL, OPTION_LIST, &o->stops, 0, 0, "TEXT", "ends the answer before this text; may be repeated"},
+        {"--json", NULL, OPTION_FLAG, &o->json, 0, 0, NULL, "one JSON object on stdout instead of the stream"},
+    };
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+        out[n++] = flags[i];
+    return n;
+}
+
+static int check_flags(const run_options *o) {
+    if (o->prompt && o->file) return fail_with(2, "-p and -f exclude each other");
+    if (o->raw && o->chat_template) return fail_with(2, "--raw and --chat-template exclude each other");
+    if (o->raw && o->system) return fail_with(2, "--raw has no place for a --system message");
+    for (int i = 0; i < o->stops.n; i++)
+        if (o->stops.items[i][0] == '\0') return fail_with(2, "--stop: a stop string must not be empty");
+    return 0;
+}
+
+int cmd_run(int argc, char **argv) {
+    run_options o = {.n_predict = -1};
+    answer a = {0};
+    option flags[64];
+    const char *rest[1];
+    int n_rest = 0;
+    kvant_sampler_params_default(&o.sampling);
+    int n = options_add_model(flags, 0, 64, &o.model);
+    n = add_run_flags(flags, n, &o);
+    int code = options_parse(usage, about, flags, n, argc, argv, rest, 1, &n_rest);
+    if (code) return code < 0 ? 0 : code;
+    code = options_finish_model(&o.model);
+    if (!code) code = options_need_model(&o.model.model, rest, n_rest);
+    if (!code) code = check_flags(&o);
+    if (code) return code;
+    code = run_answer(&o, &a);
+    free_answer(&a);
+    return code;
+}
