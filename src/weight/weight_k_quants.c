@@ -8,10 +8,16 @@
 #include "weight/weight_formats.h"
 
 /* 2-bit fields: 64 bytes hold two halves of 128 elements; bits 2s of byte l of a half belong to its element 32 s + l. */
-static void split_two_bits(const uint8_t *qs, uint8_t *codes) {
+static void split_two_bits(const uint8_t *restrict qs, uint8_t *restrict codes) {
     for (int half = 0; half < 2; half++, qs += 32)
-        for (int s = 0; s < 4; s++)
-            for (int l = 0; l < 32; l++) *codes++ = qs[l] >> (2 * s) & 3;
+        for (int s = 0; s < 4; s++, codes += 32)
+            for (int l = 0; l < 32; l++) codes[l] = qs[l] >> (2 * s) & 3;
+}
+
+/* 1-bit fields: bit s of byte l belongs to element 32 s + l; it becomes the bit of value `worth` in the code. */
+static void add_one_bit(const uint8_t *restrict mask, uint8_t worth, uint8_t *restrict codes) {
+    for (int s = 0; s < 8; s++, codes += 32)
+        for (int l = 0; l < 32; l++) codes[l] |= (mask[l] >> s & 1) ? worth : 0;
 }
 
 /* scales[16] (low nibble scale, high nibble minimum), qs[64], d, dmin */
@@ -26,7 +32,7 @@ void kvant_split_q2_k(const uint8_t *src, kvant_weight_block *out) {
 void kvant_split_q3_k(const uint8_t *src, kvant_weight_block *out) {
     const uint8_t *hmask = src, *scales = src + 96;
     split_two_bits(src + 32, out->codes);
-    for (int i = 0; i < 256; i++) out->codes[i] |= (uint8_t)((hmask[i % 32] >> (i / 32) & 1) << 2);
+    add_one_bit(hmask, 4, out->codes);
     for (int i = 0; i < 16; i++) {
         int low = i < 8 ? scales[i] & 15 : scales[i - 8] >> 4;
         int high = scales[8 + i % 4] >> (2 * (i / 4)) & 3;
@@ -47,7 +53,7 @@ static void split_six_bit_scales(const uint8_t *s, kvant_weight_block *out) {
 }
 
 /* 32 bytes hold 64 elements: low nibbles the first 32, high nibbles the next. */
-static void split_four_bits(const uint8_t *qs, uint8_t *codes) {
+static void split_four_bits(const uint8_t *restrict qs, uint8_t *restrict codes) {
     for (int group = 0; group < 4; group++, qs += 32, codes += 64)
         for (int l = 0; l < 32; l++) {
             codes[l] = qs[l] & 15;
@@ -70,7 +76,7 @@ void kvant_split_q5_k(const uint8_t *src, kvant_weight_block *out) {
     out->m = kvant_read_u16(src + 2);
     split_six_bit_scales(src + 4, out);
     split_four_bits(src + 48, out->codes);
-    for (int i = 0; i < 256; i++) out->codes[i] |= (uint8_t)((qh[i % 32] >> (i / 32) & 1) << 4);
+    add_one_bit(qh, 16, out->codes);
 }
 
 /* ql[128], qh[64], scales[16] (int8), d; halves of 128 elements */

@@ -8,16 +8,17 @@
 #include "base/bytes.h"
 #include "weight/weight_formats.h"
 
-static void split_nibbles(const uint8_t *qs, uint8_t *codes) {
+static void split_nibbles(const uint8_t *restrict qs, uint8_t *restrict codes) {
     for (int i = 0; i < 16; i++) {
         codes[i] = qs[i] & 15;
         codes[i + 16] = qs[i] >> 4;
     }
 }
 
-static void add_fifth_bits(const uint8_t *mask, uint8_t *codes) {
-    uint32_t bits = kvant_read_u32(mask);
-    for (int i = 0; i < 32; i++) codes[i] |= (uint8_t)((bits >> i & 1) << 4);
+static void add_fifth_bits(const uint8_t *restrict mask, uint8_t *restrict codes) {
+    static const uint8_t bit[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    for (int byte = 0; byte < 4; byte++, codes += 8)
+        for (int i = 0; i < 8; i++) codes[i] |= (mask[byte] & bit[i]) ? 16 : 0;
 }
 
 void kvant_split_q4_0(const uint8_t *src, kvant_weight_block *out) {

@@ -5,93 +5,146 @@
  * their kernels. Sub-block scales stay the small integers that they are in the file. */
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/memory.h"
 #include "weight/weight_panel.h"
 
 #define ROWS KVANT_PANEL_ROWS
-#define MAX_DIM (INT64_C(1) << 31)
+#define WORDS (KVANT_BLOCK / 4) /* of a row in a block32: 4 codes each */
+
+static kvant_chunk_layout plan_chunk(const kvant_weight_format *f, size_t cols) {
+    size_t n_block = cols / (size_t)f->block_elements, n_sub = cols / (size_t)f->sub_elements, at = 0;
+    kvant_chunk_layout c;
+    if (f->sub != KVANT_SUB_E8M0) at += n_block * ROWS * 2;
+    c.m = at;
+    if (f->has_min) at += n_block * ROWS * 2;
+    c.sub_scale = at;
+    if (f->sub != KVANT_SUB_NONE) at += n_sub * ROWS;
+    c.sub_min = at;
+    if (f->sub == KVANT_SUB_U8) at += n_sub * ROWS;
+    c.codes = (at + 63) / 64 * 64;
+    c.bytes = c.codes + cols * ROWS * (size_t)f->code_bits / 8;
+    return c;
+}
+
+static int largest_code(const kvant_weight_format *f) {
+    if (!f->table) return f->code_bits == 8 ? 128 : (1 << f->code_bits) - 1;
+    int largest = 0;
+    for (int i = 0; i < 16; i++) {
+        int magnitude = f->table[i] < 0 ? -f->table[i] : f->table[i];
+        if (magnitude > largest) largest = magnitude;
+    }
+    return largest;
+}
 
 static void plan_panel(kvant_weight *w) {
-    const kvant_weight_format *f = w->format;
-    size_t cols = (size_t)w->cols, at = 0;
-    if (!f->split) {
-        w->panel_bytes = (cols * ROWS * (size_t)f->block_bytes + 63) / 64 * 64;
+    size_t cols = (size_t)w->cols;
+    if (!w->format->split) {
+        w->panel_bytes = (cols * ROWS * (size_t)w->format->block_bytes + 63) / 64 * 64;
         return;
     }
-    size_t n_block = cols / (size_t)f->block_elements, n_sub = cols / (size_t)f->sub_elements;
-    at += cols * ROWS * (size_t)f->code_bits / 8;
-    w->d_offset = at;
-    if (f->sub != KVANT_SUB_E8M0) at += n_block * ROWS * 2;
-    w->m_offset = at;
-    if (f->has_min) at += n_block * ROWS * 2;
-    w->sub_scale_offset = at;
-    if (f->sub != KVANT_SUB_NONE) at += n_sub * ROWS;
-    w->sub_min_offset = at;
-    if (f->sub == KVANT_SUB_U8) at += n_sub * ROWS;
-    w->panel_bytes = (at + 63) / 64 * 64;
+    w->max_code = largest_code(w->format);
+    w->whole = plan_chunk(w->format, KVANT_CHUNK_COLS);
+    w->last = plan_chunk(w->format, cols % KVANT_CHUNK_COLS);
+    w->panel_bytes = cols / KVANT_CHUNK_COLS * w->whole.bytes + w->last.bytes;
 }
 
-/* Writes 32 codes of one row into its block32: see the planes in kernel/kernels.h. */
-static void pack_codes(int bits, const uint8_t *codes, int row, uint8_t *block) {
+/* The planes of kernel/kernels.h, four codes of a row at once: no code leaves its byte of a word. w[i][r] holds columns
+ * 4i .. 4i + 3 of row r. */
+static void pack_4_bits(uint32_t *restrict out, uint32_t w[2][ROWS]) {
+    for (int r = 0; r < ROWS; r++)
+        out[r] = (w[0][r] & 0x0F0F0F0Fu) | (w[1][r] & 0x0F0F0F0Fu) << 4;
+}
+
+static void pack_2_bits(uint32_t *restrict out, uint32_t w[4][ROWS], int from) {
+    for (int r = 0; r < ROWS; r++)
+        out[r] = (w[0][r] >> from & 0x03030303u) | (w[1][r] >> from & 0x03030303u) << 2 | (w[2][r] >> from & 0x03030303u) << 4 |
+                 (w[3][r] >> from & 0x03030303u) << 6;
+}
+
+static void pack_1_bit(uint32_t *restrict out, uint32_t w[WORDS][ROWS], int from) {
+    for (int r = 0; r < ROWS; r++)
+        out[r] = w[0][r] >> from & 0x01010101u;
+    for (int m = 1; m < WORDS; m++)
+        for (int r = 0; r < ROWS; r++)
+            out[r] |= (w[m][r] >> from & 0x01010101u) << m;
+}
+
+static void pack_block32(int bits, uint32_t w[WORDS][ROWS], uint8_t *packed) {
+    uint32_t *out = (uint32_t *)(void *)packed;
     if (bits == 8) {
-        for (int i = 0; i < 8; i++) memcpy(block + 64 * i + 4 * row, codes + 4 * i, 4);
+        memcpy(out, w, WORDS * ROWS * sizeof(uint32_t));
         return;
     }
-    uint8_t *at = block + 4 * row;
-    int shift = 0;
-    if (bits >= 4) {
-        for (int i = 0; i < 4; i++, at += 64)
-            for (int j = 0; j < 4; j++) at[j] = (uint8_t)((codes[8 * i + j] & 15) | codes[8 * i + 4 + j] << 4);
-        shift = 4;
-    }
-    int rest = bits - shift;
-    if (rest >= 2) {
-        for (int i = 0; i < 2; i++, at += 64)
-            for (int j = 0; j < 4; j++) {
-                uint8_t byte = 0;
-                for (int m = 0; m < 4; m++) byte |= (uint8_t)((codes[16 * i + 4 * m + j] >> shift & 3) << (2 * m));
-                at[j] = byte;
-            }
-        shift += 2;
-        rest -= 2;
-    }
-    if (rest == 0) return;
-    for (int j = 0; j < 4; j++) {
-        uint8_t byte = 0;
-        for (int m = 0; m < 8; m++) byte |= (uint8_t)((codes[4 * m + j] >> shift & 1) << m);
-        at[j] = byte;
-    }
+    if (bits >= 4)
+        for (int i = 0; i < 4; i++, out += ROWS) pack_4_bits(out, w + 2 * i);
+    if (bits % 4 >= 2)
+        for (int i = 0; i < 2; i++, out += ROWS) pack_2_bits(out, w + 4 * i, bits / 4 * 4);
+    if (bits % 2 == 1) pack_1_bit(out, w, bits - 1);
 }
 
-static void pack_scales(const kvant_weight *w, const kvant_weight_block *b, size_t index, int row, uint8_t *panel) {
-    const kvant_weight_format *f = w->format;
-    size_t at = index * ROWS + (size_t)row, n_sub = (size_t)(f->block_elements / f->sub_elements);
-    if (f->sub != KVANT_SUB_E8M0) memcpy(panel + w->d_offset + 2 * at, &b->d, 2);
-    if (f->has_min) memcpy(panel + w->m_offset + 2 * at, &b->m, 2);
+/* Block `index` of a chunk, 16 rows of it. */
+static void pack_scales(const kvant_weight_format *f, const kvant_chunk_layout *c, const kvant_weight_block *b, size_t index,
+                        uint8_t *chunk) {
+    size_t n_sub = (size_t)(f->block_elements / f->sub_elements);
+    uint16_t *d = (uint16_t *)(void *)chunk + index * ROWS, *m = (uint16_t *)(void *)(chunk + c->m) + index * ROWS;
+    uint8_t *sub_scale = chunk + c->sub_scale + index * n_sub * ROWS, *sub_min = chunk + c->sub_min + index * n_sub * ROWS;
+    if (f->sub != KVANT_SUB_E8M0)
+        for (int r = 0; r < ROWS; r++) d[r] = b[r].d;
+    if (f->has_min)
+        for (int r = 0; r < ROWS; r++) m[r] = b[r].m;
     if (f->sub == KVANT_SUB_NONE) return;
-    for (size_t s = 0; s < n_sub; s++) {
-        size_t sub_at = (index * n_sub + s) * ROWS + (size_t)row;
-        panel[w->sub_scale_offset + sub_at] = b->sub_scale[s];
-        if (f->sub == KVANT_SUB_U8) panel[w->sub_min_offset + sub_at] = b->sub_min[s];
+    for (size_t s = 0; s < n_sub; s++)
+        for (size_t r = 0; r < ROWS; r++) {
+            sub_scale[s * ROWS + r] = b[r].sub_scale[s];
+            if (f->sub == KVANT_SUB_U8) sub_min[s * ROWS + r] = b[r].sub_min[s];
+        }
+}
+
+static void pack_codes(const kvant_weight_format *f, const kvant_weight_block *b, uint8_t *codes) {
+    uint32_t w[WORDS][ROWS];
+    for (int k = 0; k < f->block_elements; k += KVANT_BLOCK, codes += 64 * f->code_bits) {
+        for (int r = 0; r < ROWS; r++)
+            for (int i = 0; i < WORDS; i++) memcpy(&w[i][r], b[r].codes + k + 4 * i, 4);
+        pack_block32(f->code_bits, w, codes);
     }
 }
 
-static void pack_row(const kvant_weight *w, const uint8_t *src, int row, uint8_t *panel) {
+/* n_row rows of src, row_bytes apart; one block of each is in scratch at a time. */
+static void pack_panel(const kvant_weight *w, const uint8_t *src, size_t row_bytes, int n_row, uint8_t *panel) {
     const kvant_weight_format *f = w->format;
-    size_t block32_bytes = 64 * (size_t)f->code_bits, n_block = (size_t)(w->cols / f->block_elements);
-    for (size_t i = 0; i < n_block; i++, src += f->block_bytes) {
-        kvant_weight_block b;
-        f->split(src, &b);
-        uint8_t *codes = panel + i * (size_t)(f->block_elements / 32) * block32_bytes;
-        for (int k = 0; k < f->block_elements; k += 32, codes += block32_bytes) pack_codes(f->code_bits, b.codes + k, row, codes);
-        pack_scales(w, &b, i, row, panel);
+    const int64_t block = f->block_elements;
+    kvant_weight_block b[ROWS];
+    memset(b, 0, sizeof b);
+    for (int64_t first = 0; first < w->cols; first += KVANT_CHUNK_COLS) {
+        const kvant_chunk_layout *c = kvant_weight_chunk_layout(w, first);
+        int64_t end = first + KVANT_CHUNK_COLS < w->cols ? first + KVANT_CHUNK_COLS : w->cols;
+        memset(panel, 0, c->codes); /* what is between the scales and the codes */
+        for (int64_t k = first; k < end; k += block, src += f->block_bytes) {
+            size_t index = (size_t)((k - first) / block);
+            for (int r = 0; r < n_row; r++) f->split(src + (size_t)r * row_bytes, &b[r]);
+            pack_scales(f, c, b, index, panel);
+            pack_codes(f, b, panel + c->codes + (size_t)(k - first) * ROWS * (size_t)f->code_bits / 8);
+        }
+        panel += c->bytes;
     }
 }
 
-static void pack_float_row(const kvant_weight *w, const uint8_t *src, int row, uint8_t *panel) {
-    size_t size = (size_t)w->format->block_bytes;
-    for (size_t k = 0; k < (size_t)w->cols; k++) memcpy(panel + (k * ROWS + (size_t)row) * size, src + k * size, size);
+#define FLOAT_COLS 32 /* transposed at once: what 16 rows write to stays in the first cache level */
+
+static void pack_float_panel(const kvant_weight *w, const uint8_t *src, size_t row_bytes, int n_row, uint8_t *panel) {
+    size_t size = (size_t)w->format->block_bytes, cols = (size_t)w->cols;
+    memset(panel, 0, w->panel_bytes);
+    for (size_t first = 0; first < cols; first += FLOAT_COLS) {
+        size_t end = first + FLOAT_COLS < cols ? first + FLOAT_COLS : cols;
+        for (int r = 0; r < n_row; r++) {
+            const uint8_t *row = src + (size_t)r * row_bytes;
+            uint8_t *to = panel + (size_t)r * size;
+            if (size == 4)
+                for (size_t k = first; k < end; k++) memcpy(to + k * ROWS * 4, row + k * 4, 4);
+            else
+                for (size_t k = first; k < end; k++) memcpy(to + k * ROWS * 2, row + k * 2, 2);
+        }
+    }
 }
 
 typedef struct repack_job {
@@ -104,24 +157,21 @@ static void repack_panel(void *arg, int task, int worker) {
     (void)worker;
     const repack_job *job = arg;
     const kvant_weight *w = job->w;
+    int64_t first_row = (int64_t)task * ROWS;
+    int n_row = w->rows - first_row < ROWS ? (int)(w->rows - first_row) : ROWS;
+    const uint8_t *src = job->src + (size_t)first_row * job->row_bytes;
     uint8_t *panel = w->panels + (size_t)task * w->panel_bytes;
-    memset(panel, 0, w->panel_bytes);
-    for (int r = 0; r < ROWS; r++) {
-        int64_t row = (int64_t)task * ROWS + r;
-        if (row >= w->rows) break;
-        const uint8_t *src = job->src + (size_t)row * job->row_bytes;
-        if (w->format->split) pack_row(w, src, r, panel);
-        else pack_float_row(w, src, r, panel);
-    }
+    if (w->format->split) pack_panel(w, src, job->row_bytes, n_row, panel);
+    else pack_float_panel(w, src, job->row_bytes, n_row, panel);
 }
 
 kvant_status kvant_weight_create(kvant_context *ctx, uint32_t type, const uint8_t *src, int64_t rows, int64_t cols,
                                  kvant_weight **out, kvant_error *err) {
     const kvant_weight_format *f = kvant_weight_format_find(type);
     if (!f) return kvant_fail(err, KVANT_EUNSUPPORTED, "weight: tensor type %u is not one that Kvant reads", type);
-    if (rows < 1 || cols < 1 || rows > MAX_DIM || cols > MAX_DIM)
-        return kvant_fail(err, KVANT_EFORMAT, "weight: found %lld rows of %lld, expected 1 to 2^31 of each", (long long)rows,
-                          (long long)cols);
+    if (rows < 1 || cols < 1 || rows > INT32_MAX || cols > INT32_MAX)
+        return kvant_fail(err, KVANT_EFORMAT, "weight: found %lld rows of %lld, expected 1 to %d of each", (long long)rows,
+                          (long long)cols, INT32_MAX);
     if (cols % f->block_elements != 0)
         return kvant_fail(err, KVANT_EFORMAT, "weight: rows of %lld elements are not whole blocks of %s (%d)", (long long)cols,
                           f->name, f->block_elements);
@@ -132,7 +182,8 @@ kvant_status kvant_weight_create(kvant_context *ctx, uint32_t type, const uint8_
     w->panels = kvant_alloc_aligned((size_t)w->n_panel, w->panel_bytes);
     if (!w->panels) {
         kvant_free(w);
-        return kvant_fail(err, KVANT_ENOMEM, "weight: out of memory for %lld x %lld %s", (long long)rows, (long long)cols, f->name);
+        return kvant_fail(err, KVANT_ENOMEM, "weight: out of memory for %lld x %lld %s", (long long)rows, (long long)cols,
+                          f->name);
     }
     repack_job job = {w, src, (size_t)(cols / f->block_elements) * (size_t)f->block_bytes};
     kvant_pool_run(ctx->pool, (int)w->n_panel, repack_panel, &job);

@@ -8,7 +8,7 @@ static const int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 
 /* Twice the values of FP4 (E2M1), OCP Microscaling Formats 1.0; the scale is halved instead. */
 static const int8_t fp4_levels[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
-static void split_halves(const uint8_t *qs, uint8_t *codes) {
+static void split_halves(const uint8_t *restrict qs, uint8_t *restrict codes) {
     for (int i = 0; i < 16; i++) {
         codes[i] = qs[i] & 15;
         codes[i + 16] = qs[i] >> 4;

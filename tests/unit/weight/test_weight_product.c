@@ -93,8 +93,8 @@ static void check_case(const product_case *c, kvant_precision precision, bool wi
             double bound = (1e-5 * sqrt(w2) + 1e-6) * sqrt(x2) + (integers ? rounding : 0);
             double got = c->out[(size_t)i * c->stride + (size_t)r];
             if (!(fabs(got - sum) <= bound))
-                fail_msg("%s %dx%d, row %d, vector %d of %d, %s: found %.9g, expected %.9g within %.3g", type_name(c->type), c->rows,
-                         c->cols, r, i, c->n, precision == KVANT_EXACT ? "exact" : "fast", got, sum, bound);
+                fail_msg("%s %dx%d, row %d, vector %d of %d, %s: found %.9g, expected %.9g within %.3g", type_name(c->type),
+                         c->rows, c->cols, r, i, c->n, precision == KVANT_EXACT ? "exact" : "fast", got, sum, bound);
         }
     }
     free(w);
@@ -159,7 +159,8 @@ static void bits_depend_neither_on_vectors_nor_on_threads_nor_on_level(void **st
                     run_case(&c, KVANT_ISA_BEST, threads, counts[i], (kvant_precision)precision, true);
                     for (int v = 0; v < counts[i]; v++)
                         if (memcmp(want + (size_t)v * c.stride, c.out + (size_t)v * c.stride, ROWS * sizeof(float)) != 0)
-                            fail_msg("%s: vector %d of %d on %d threads has other bits", type_name(c.type), v, counts[i], threads);
+                            fail_msg("%s: vector %d of %d on %d threads has other bits", type_name(c.type), v, counts[i],
+                                     threads);
                 }
             free(want);
             free_case(&c);
