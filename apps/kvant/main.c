@@ -12,6 +12,7 @@ static const struct {
 } commands[] = {
     {"run", "answer a prompt with a model", cmd_run},
     {"inspect", "what is in a model file, and what its cache would take", cmd_inspect},
+    {"compare", "one prompt answered with several cache formats, and what each saved and cost", cmd_compare},
     {"eval", "what cache formats cost: divergence from an f16 cache on a text", cmd_eval},
     {"bench", "tokens a second at several depths and cache formats", cmd_bench},
     {"tokenize", "text to token ids", cmd_tokenize},
