@@ -27,8 +27,8 @@ typedef struct softmax_state {
 typedef struct worker_scratch {
     kvant_codec_scratch codec;
     float *x, *scores; /* [COLUMNS][head_dim], [COLUMNS][64] */
-    float *residual;   /* [head_dim] */
     kvant_query query; /* its arrays belong to this worker */
+    bool has_integers; /* of the queries that are in query.x now */
     softmax_state run, total;
     void *memory;
 } worker_scratch;
@@ -51,8 +51,8 @@ static softmax_state state_at(float *p, size_t columns, size_t stride) {
 
 static kvant_status worker_create(int head_dim, size_t stride, worker_scratch *w) {
     size_t d = (size_t)head_dim, n = COLUMNS, blocks = d / 32 + 1;
-    size_t floats = n * d + n * TOKENS + d + 32 + 2 * state_floats(n, stride) + 2 * n * blocks;
-    size_t room = floats * 4 + 2 * n * d + 2 * n * 2 * blocks * 2 + 8 * 64;
+    size_t floats = n * d + n * TOKENS + 2 * state_floats(n, stride) + 2 * n * blocks;
+    size_t room = floats * sizeof(float) + n * 2 * blocks * sizeof(int16_t) + n * d;
     KVANT_TRY(kvant_codec_scratch_create(head_dim, &w->codec));
     w->memory = kvant_alloc_aligned(room, 1);
     if (!w->memory) return KVANT_ENOMEM;
@@ -65,12 +65,12 @@ static kvant_status worker_create(int head_dim, size_t stride, worker_scratch *w
     p += n * TOKENS;
     w->x = p;
     p += n * d;
-    w->residual = p;
-    p += d + 32;
     w->query.q_scale = p;
-    p += 2 * n * blocks;
+    p += n * blocks;
+    w->query.q_total = p;
+    p += n * blocks;
     w->query.q_sum = (int16_t *)(void *)p;
-    w->query.q = (int8_t *)(w->query.q_sum + 2 * n * 2 * blocks);
+    w->query.q = (int8_t *)(w->query.q_sum + n * 2 * blocks);
     return KVANT_OK;
 }
 
@@ -157,14 +157,20 @@ static void gather_queries(const attend_job *j, int kv_head, int c0, int n, work
     w->query.n = n;
     w->query.head_dim = (int)d;
     w->query.x = w->x;
-    w->query.n_half = -1; /* not prepared for any format yet */
+    w->has_integers = false;
 }
 
+/* Queries become integers when the first page asks for them; a sequence may hold pages of several formats. */
 static void prepare_for(const attend_job *j, const kvant_part *part, worker_scratch *w) {
-    int n_half = j->params->precision == KVANT_EXACT ? 0 : part->codec->query_halves(&part->format);
-    if (w->query.n_half == n_half) return;
-    w->query.n_half = n_half;
-    kvant_query_prepare(&w->query, j->k, w->residual);
+    kvant_query *q = &w->query;
+    size_t d = (size_t)q->head_dim;
+    q->integer = j->params->precision == KVANT_FAST && part->codec->integer(&part->format);
+    if (!q->integer || w->has_integers) return;
+    for (size_t c = 0; c < (size_t)q->n; c++)
+        j->k->quantize_q8(q->q + c * d, q->q_scale + c * (d / 32), q->q_sum + c * (d / 16), q->x + c * d, (int)d);
+    for (size_t i = 0; i < (size_t)q->n * (d / 32); i++)
+        q->q_total[i] = q->q_scale[i] * (float)(q->q_sum[2 * i] + q->q_sum[2 * i + 1]);
+    w->has_integers = true;
 }
 
 static void reset_state(softmax_state *st, int n, size_t stride) {

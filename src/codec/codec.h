@@ -34,10 +34,9 @@ typedef struct kvant_codec_scratch {
     float *tile_f32; /* one panel: [max(head_dim, KVANT_PAGE_TOKENS)][16] */
     float *scale, *bias; /* [KVANT_PAGE_TOKENS][head_dim / 32] */
     float *w;        /* [KVANT_QUERY_MAX][KVANT_PAGE_TOKENS]: weights times scales */
-    float *residual; /* [max(head_dim, KVANT_PAGE_TOKENS)] */
-    int8_t *wq;      /* [2][KVANT_QUERY_MAX][KVANT_PAGE_TOKENS] */
-    float *wq_scale; /* [2][KVANT_QUERY_MAX][2] */
-    int16_t *wq_sum; /* [2][KVANT_QUERY_MAX][4] */
+    int8_t *wq;      /* [KVANT_QUERY_MAX][KVANT_PAGE_TOKENS] */
+    float *wq_scale; /* [KVANT_QUERY_MAX][2] */
+    int16_t *wq_sum; /* [KVANT_QUERY_MAX][4] */
     void *memory;
 } kvant_codec_scratch;
 
@@ -48,10 +47,11 @@ void kvant_codec_scratch_destroy(kvant_codec_scratch *s);
 typedef struct kvant_query {
     int n, head_dim;
     const float *x; /* [n][head_dim] */
-    int n_half;     /* 0: floats are used; 1: int8; 2: int8 and the int8 of what the first one lost */
-    int8_t *q;      /* [n_half][n][head_dim] */
-    float *q_scale; /* [n_half][n][head_dim / 32] */
-    int16_t *q_sum; /* [n_half][n][head_dim / 16] */
+    bool integer;   /* the arrays below are filled and used; else x is used */
+    int8_t *q;      /* [n][head_dim], by quantize_q8 */
+    float *q_scale; /* [n][head_dim / 32] */
+    int16_t *q_sum; /* [n][head_dim / 16] */
+    float *q_total; /* [n][head_dim / 32], q_scale times the sum of q over each 32: what a bias is multiplied by */
 } kvant_query;
 
 struct kvant_codec {
@@ -61,8 +61,8 @@ struct kvant_codec {
     kvant_status (*check)(const kvant_format *f, int head_dim, kvant_error *err);
     /* Bytes of codes, scales and padding of a part. */
     size_t (*part_bytes)(const kvant_format *f, kvant_side side, int head_dim);
-    /* The n_half that keeps the rounding of queries and weights below the format's own error; 0: floats. */
-    int (*query_halves)(const kvant_format *f);
+    /* Whether queries and weights may be rounded to int8 (KVANT_FAST): their rounding must stay well below the format's error. */
+    bool (*integer)(const kvant_format *f);
     /* x [head_dim] -> slot 0..63; other slots are untouched. */
     void (*encode)(const kvant_part *part, uint8_t *bytes, int slot, const float *x);
     void (*decode)(const kvant_part *part, const uint8_t *bytes, int slot, float *x);
@@ -70,7 +70,7 @@ struct kvant_codec {
     void (*score)(const kvant_part *part, const uint8_t *bytes, const kvant_query *q, float *scores, const kvant_kernels *k,
                   kvant_codec_scratch *s);
     /* acc [n][acc_stride] += weights [n][KVANT_PAGE_TOKENS] . V part; head_dim rounded up to 16 elements of acc are used.
-     * exact: floats throughout. */
+     * exact: floats throughout, whatever `integer` says. */
     void (*mix)(const kvant_part *part, const uint8_t *bytes, const float *weights, int n, bool exact, float *acc,
                 size_t acc_stride, const kvant_kernels *k, kvant_codec_scratch *s);
 };
@@ -78,12 +78,6 @@ struct kvant_codec {
 const kvant_codec *kvant_codec_find(kvant_codec_id id);
 /* A part of a checked format. */
 kvant_part kvant_part_make(const kvant_format *f, kvant_side side, int head_dim);
-
-/* Fills q->q, q_scale, q_sum for n_half 1 or 2 (storage is the caller's); residual: scratch [head_dim]. */
-void kvant_query_prepare(kvant_query *q, const kvant_kernels *k, float *residual);
-/* x [n] -> int8 and, with n_half 2, the int8 of x - scale * int8. n is a multiple of 32. */
-void kvant_quantize_halves(const kvant_kernels *k, const float *x, int n, int n_half, int8_t *q[2], float *scale[2],
-                           int16_t *sum[2], float *residual);
 
 extern const kvant_codec kvant_codec_f16, kvant_codec_f32, kvant_codec_affine;
 

@@ -40,8 +40,9 @@ static size_t part_bytes(const kvant_format *f, kvant_side side, int head_dim) {
     return codes_bytes(f, head_dim) + 2 * 2 * (size_t)TOKENS * (size_t)(head_dim / f->group);
 }
 
-/* Integers lose about 0.4 % of a block's largest value; from 5 bits on that would show, so the rest is multiplied as well. */
-static int query_halves(const kvant_format *f) { return f->bits <= 4 ? 1 : 2; }
+/* int8 queries and weights lose up to 0.4 % of the largest value of 32. That is well below the error of 4-bit codes, not of finer
+ * ones; those are expanded to floats, which is faster than a second integer product of what the first one lost. */
+static bool integer(const kvant_format *f) { return f->bits <= 4; }
 
 static uint16_t *scales_of(const kvant_part *part, const uint8_t *bytes) {
     return (uint16_t *)(void *)(uintptr_t)(bytes + codes_bytes(&part->format, part->head_dim));
@@ -164,95 +165,104 @@ static void expand_scales(const kvant_part *part, const uint8_t *bytes, const kv
     float *scale = s->scale + (repeat - 1) * n, *bias = s->bias + (repeat - 1) * n;
     k->f16_to_f32(scale, scales_of(part, bytes), n);
     k->f16_to_f32(bias, biases_of(part, bytes), n);
-    if (part->format.bits == 8)
-        for (int i = 0; i < n; i++) bias[i] += 128.0f * scale[i];
+    if (part->format.bits == 8) k->add_scaled_f32(bias, scale, 128.0f, n);
     if (repeat == 1) return;
-    for (int row = 0; row < n / ROWS; row++)
+    for (int row = 0; row < n / ROWS; row++) {
+        float a[ROWS], b[ROWS];
+        memcpy(a, scale + row * ROWS, sizeof a);
+        memcpy(b, bias + row * ROWS, sizeof b);
         for (int r = 0; r < repeat; r++) {
-            memmove(s->scale + (row * repeat + r) * ROWS, scale + row * ROWS, ROWS * sizeof(float));
-            memmove(s->bias + (row * repeat + r) * ROWS, bias + row * ROWS, ROWS * sizeof(float));
+            memcpy(s->scale + (row * repeat + r) * ROWS, a, sizeof a);
+            memcpy(s->bias + (row * repeat + r) * ROWS, b, sizeof b);
         }
+    }
 }
 
 static void score(const kvant_part *part, const uint8_t *bytes, const kvant_query *q, float *scores, const kvant_kernels *k,
                   kvant_codec_scratch *s) {
-    size_t d = (size_t)part->head_dim, n = (size_t)q->n;
+    size_t d = (size_t)part->head_dim;
     int n_block = part->head_dim / 32;
     bool is_signed = part->format.bits == 8;
-    memset(scores, 0, n * TOKENS * sizeof(float));
+    memset(scores, 0, (size_t)q->n * TOKENS * sizeof(float));
     expand_scales(part, bytes, k, s);
     const uint8_t *tile = unpack(&part->format, bytes, 4 * n_block, k, s->tile);
     for (int p = 0; p < TOKENS / ROWS; p++) {
         const uint8_t *panel = tile + (size_t)p * ROWS * d;
         const float *scale = s->scale + p * n_block * ROWS, *bias = s->bias + p * n_block * ROWS;
-        if (q->n_half == 0) {
-            (is_signed ? k->tile_s_to_f32 : k->tile_u_to_f32)(s->tile_f32, panel, scale, bias, 32, n_block);
-            kvant_product_f32 args = {s->tile_f32, part->head_dim, q->n, q->x, d, scores + p * ROWS, TOKENS};
-            k->product_f32(&args);
+        if (q->integer) {
+            kvant_product_f32 biases = {bias, n_block, q->n, q->q_total, d / 32, scores + p * ROWS, TOKENS};
+            k->product_f32(&biases);
+            kvant_product_q8 args = {.tile = panel, .scale = scale, .scale_block = 32, .n_block = n_block, .n = q->n,
+                                     .x = q->q, .x_stride = d, .x_scale = q->q_scale, .x_scale_stride = d / 32, .x_sum = q->q_sum,
+                                     .acc = scores + p * ROWS, .acc_stride = TOKENS, .max_code = (1 << part->format.bits) - 1};
+            k->product_u(&args);
             continue;
         }
-        for (size_t half = 0; half < (size_t)q->n_half; half++) {
-            kvant_product_q8 args = {.tile = panel, .scale = scale, .bias = bias, .scale_block = 32, .n_block = n_block,
-                                     .n = q->n, .x = q->q + half * n * d, .x_stride = d, .x_scale = q->q_scale + half * n * (d / 32),
-                                     .x_scale_stride = d / 32, .x_sum = q->q_sum + half * n * (d / 16),
-                                     .acc = scores + p * ROWS, .acc_stride = TOKENS,
-                                     .max_code = is_signed ? 0 : (1 << part->format.bits) - 1};
-            (is_signed ? k->product_s : k->product_u)(&args);
-        }
+        (is_signed ? k->tile_s_to_f32 : k->tile_u_to_f32)(s->tile_f32, panel, scale, bias, 32, n_block);
+        kvant_product_f32 args = {s->tile_f32, part->head_dim, q->n, q->x, d, scores + p * ROWS, TOKENS};
+        k->product_f32(&args);
     }
 }
 
-/* acc[i][group] += sum over tokens of (weight * scale) * code, with w [n][64] the products of weight and scale. */
-static void mix_codes(const kvant_part *part, const uint8_t *tile, int first_panel, int n_panel, int n, bool exact, float *acc,
-                      size_t acc_stride, const kvant_kernels *k, kvant_codec_scratch *s) {
-    int n_half = exact ? 0 : query_halves(&part->format);
+static void multiply(float *restrict y, const float *restrict a, const float *restrict b) {
+    for (int i = 0; i < TOKENS; i++) y[i] = a[i] * b[i];
+}
+
+static void add_to_group(float *row, float shift, int group) {
+    for (int panel = 0; panel < group; panel += ROWS)
+        for (int i = 0; i < ROWS; i++) row[panel + i] += shift;
+}
+
+/* acc[i][group] += sum over tokens of weight * scale * code, with w [n][64] the products of weight and scale; integer: int8 in wq. */
+static void mix_codes(const kvant_part *part, const uint8_t *tile, int group, int n, bool is_integer, float *acc, size_t acc_stride,
+                      const kvant_kernels *k, kvant_codec_scratch *s) {
     bool is_signed = part->format.bits == 8;
-    size_t room = (size_t)KVANT_QUERY_MAX;
-    for (int i = 0; i < n && !exact; i++) {
-        size_t c = (size_t)i;
-        int8_t *codes[2] = {s->wq + c * TOKENS, s->wq + (room + c) * TOKENS};
-        float *scale[2] = {s->wq_scale + c * 2, s->wq_scale + (room + c) * 2};
-        int16_t *sum[2] = {s->wq_sum + c * 4, s->wq_sum + (room + c) * 4};
-        kvant_quantize_halves(k, s->w + c * TOKENS, TOKENS, n_half, codes, scale, sum, s->residual);
-    }
-    for (int p = first_panel; p < first_panel + n_panel; p++) {
+    int n_panel = part->format.group / ROWS;
+    for (int p = group * n_panel; p < (group + 1) * n_panel; p++) {
         const uint8_t *panel = tile + (size_t)p * ROWS * TOKENS;
-        if (exact) {
-            (is_signed ? k->tile_s_to_f32 : k->tile_u_to_f32)(s->tile_f32, panel, NULL, NULL, 32, 2);
-            kvant_product_f32 args = {s->tile_f32, TOKENS, n, s->w, TOKENS, acc + p * ROWS, acc_stride};
-            k->product_f32(&args);
+        if (is_integer) {
+            kvant_product_q8 args = {.tile = panel, .scale_block = 32, .n_block = 2, .n = n, .x = s->wq, .x_stride = TOKENS,
+                                     .x_scale = s->wq_scale, .x_scale_stride = 2, .x_sum = s->wq_sum, .acc = acc + p * ROWS,
+                                     .acc_stride = acc_stride, .max_code = (1 << part->format.bits) - 1};
+            k->product_u(&args);
             continue;
         }
-        for (size_t half = 0; half < (size_t)n_half; half++) {
-            kvant_product_q8 args = {.tile = panel, .scale_block = 32, .n_block = 2, .n = n, .x = s->wq + half * room * TOKENS,
-                                     .x_stride = TOKENS, .x_scale = s->wq_scale + half * room * 2, .x_scale_stride = 2,
-                                     .x_sum = s->wq_sum + half * room * 4, .acc = acc + p * ROWS, .acc_stride = acc_stride,
-                                     .max_code = is_signed ? 0 : (1 << part->format.bits) - 1};
-            (is_signed ? k->product_s : k->product_u)(&args);
-        }
+        (is_signed ? k->tile_s_to_f32 : k->tile_u_to_f32)(s->tile_f32, panel, NULL, NULL, 32, 2);
+        kvant_product_f32 args = {s->tile_f32, TOKENS, n, s->w, TOKENS, acc + p * ROWS, acc_stride};
+        k->product_f32(&args);
     }
 }
 
+/* The bias of a token is the same for all elements of a group: one number a group and query, added in floats.
+ * Integer weights lose a little; what they lose would be multiplied by codes of 0..15, so the middle of the codes is taken out
+ * of the integer product and joins the bias, where weights are floats: half the error. */
 static void mix(const kvant_part *part, const uint8_t *bytes, const float *weights, int n, bool exact, float *acc,
                 size_t acc_stride, const kvant_kernels *k, kvant_codec_scratch *s) {
     int group = part->format.group, n_group = part->head_dim / group;
+    bool is_integer = !exact && integer(&part->format);
+    float middle = is_integer ? (float)((1 << part->format.bits) - 1) * 0.5f : 0.0f;
     const uint8_t *tile = unpack(&part->format, bytes, part->head_dim / ROWS * 2, k, s->tile);
     k->f16_to_f32(s->scale, scales_of(part, bytes), TOKENS * n_group);
     k->f16_to_f32(s->bias, biases_of(part, bytes), TOKENS * n_group);
-    if (part->format.bits == 8)
-        for (int i = 0; i < TOKENS * n_group; i++) s->bias[i] += 128.0f * s->scale[i];
+    if (is_integer) k->add_scaled_f32(s->bias, s->scale, middle, TOKENS * n_group);
+    if (part->format.bits == 8) k->add_scaled_f32(s->bias, s->scale, 128.0f, TOKENS * n_group);
     for (int g = 0; g < n_group; g++) {
-        const float *scale = s->scale + g * TOKENS, *bias = s->bias + g * TOKENS;
         for (int i = 0; i < n; i++) {
             const float *weight = weights + (size_t)i * TOKENS;
-            float *w = s->w + (size_t)i * TOKENS, *row = acc + (size_t)i * acc_stride + g * group;
-            for (int t = 0; t < TOKENS; t++) w[t] = weight[t] * scale[t];
-            float shift = k->dot_f32(weight, bias, TOKENS);
-            for (int e = 0; e < group; e++) row[e] += shift;
+            float *w = s->w + (is_integer ? 0 : (size_t)i * TOKENS);
+            float shift = k->dot_f32(weight, s->bias + g * TOKENS, TOKENS);
+            multiply(w, weight, s->scale + g * TOKENS);
+            if (is_integer) {
+                float *scale = s->wq_scale + (size_t)i * 2;
+                int16_t *sum = s->wq_sum + (size_t)i * 4;
+                k->quantize_q8(s->wq + (size_t)i * TOKENS, scale, sum, w, TOKENS);
+                shift -= middle * (scale[0] * (float)(sum[0] + sum[1]) + scale[1] * (float)(sum[2] + sum[3]));
+            }
+            add_to_group(acc + (size_t)i * acc_stride + g * group, shift, group);
         }
-        mix_codes(part, tile, g * group / ROWS, group / ROWS, n, exact, acc, acc_stride, k, s);
+        mix_codes(part, tile, g, n, is_integer, acc, acc_stride, k, s);
     }
 }
 
-const kvant_codec kvant_codec_affine = {KVANT_CODEC_AFFINE, "affine", check_affine, part_bytes, query_halves,
+const kvant_codec kvant_codec_affine = {KVANT_CODEC_AFFINE, "affine", check_affine, part_bytes, integer,
                                         encode, decode, score, mix};

@@ -31,9 +31,9 @@ static size_t part_bytes_f32(const kvant_format *f, kvant_side side, int head_di
     return 4 * part_elements(side, head_dim);
 }
 
-static int no_halves(const kvant_format *f) {
+static bool never_integer(const kvant_format *f) {
     (void)f;
-    return 0;
+    return false;
 }
 
 /* Where element i of a slot lies, counted in elements. */
@@ -118,7 +118,7 @@ static void mix_f32(const kvant_part *part, const uint8_t *bytes, const float *w
     mix_float(part, bytes, 4, weights, n, acc, acc_stride, k->product_f32);
 }
 
-const kvant_codec kvant_codec_f16 = {KVANT_CODEC_F16, "f16", check_float, part_bytes_f16, no_halves,
+const kvant_codec kvant_codec_f16 = {KVANT_CODEC_F16, "f16", check_float, part_bytes_f16, never_integer,
                                      encode_f16, decode_f16, score_f16, mix_f16};
-const kvant_codec kvant_codec_f32 = {KVANT_CODEC_F32, "f32", check_float, part_bytes_f32, no_halves,
+const kvant_codec kvant_codec_f32 = {KVANT_CODEC_F32, "f32", check_float, part_bytes_f32, never_integer,
                                      encode_f32, decode_f32, score_f32, mix_f32};
