@@ -400,7 +400,7 @@ int cmd_inspect(int argc, char **argv) {
     if (n_rest == 1 && !model)
         model = rest[0];
     else if (n_rest == 1)
-        return fail_with(2, "inspect takes one model, found %s and %s; try kvant inspect --help", model, rest[0]);
-    if (!model) return fail_with(2, "inspect needs a model file; try kvant inspect --help");
+        return fail_with(2, "inspect takes one model, found %s and %s", model, rest[0]);
+    if (!model) return fail_with(2, "inspect needs a model file");
     return inspect(model, json, each);
 }
