@@ -332,7 +332,9 @@ kvant_status kvant_file_tensor_at(const kvant_file *f, int index, kvant_file_ten
 
 kvant_status kvant_file_model_info(const kvant_file *f, kvant_model_info *out, kvant_error *err) {
     kvant_decoder_info d;
+    const kvant_arch_traits *traits;
     KVANT_TRY(kvant_model_file_check_kit(f->gguf, err));
+    KVANT_TRY(kvant_arch_of_file(f->gguf, &traits, err));
     if (f->gguf->n_tensors == 0)
         return kvant_fail(err, KVANT_EUNSUPPORTED,
                           "%s: holds a vocabulary and no weights: only kvant tokenize and detokenize work with it",
