@@ -325,12 +325,13 @@ int cmd_bench(int argc, char **argv) {
     flags[n++] = (option){"--reps", NULL, OPTION_INT, &b.reps, 1, MAX_REPS, "N", "repetitions, of which the median counts (3)"};
     flags[n++] = (option){"--csv", NULL, OPTION_FLAG, &csv, 0, 0, NULL, "comma-separated values instead of a table"};
     flags[n++] = (option){"--json", NULL, OPTION_FLAG, &json, 0, 0, NULL, "JSON instead of a table"};
-    int code = options_parse(usage, about, flags, n, argc, argv, NULL, 0, NULL);
+    const char *rest[1];
+    int n_rest = 0;
+    int code = options_parse(usage, about, flags, n, argc, argv, rest, 1, &n_rest);
     if (code) return code < 0 ? 0 : code;
     if ((code = kv_list_take(&b.list, &options, DEFAULT_KV)) != 0) return code;
-    if (!options.model) return fail_with(2, "bench needs a model: -m MODEL");
+    if ((code = options_need_model(&options.model, rest, n_rest)) != 0) return code;
     if (csv && json) return fail_with(2, "--csv and --json exclude each other");
-    if (options.exact && options.fast) return fail_with(2, "--exact and --fast exclude each other");
     b.n_depths = parse_numbers("--depths", depths, 0, 1 << 24, b.depths, MAX_DEPTHS);
     if (b.n_depths < 0) return 2;
     sort_depths(&b);

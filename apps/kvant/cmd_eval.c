@@ -99,28 +99,6 @@ static int find_bos(evaluation *e) {
     return st == KVANT_OK ? 0 : fail_with(1, "%s", err.message);
 }
 
-/* Token ids with space, commas or brackets between them; scored as they are. */
-static int parse_ids(evaluation *e, const char *text, size_t size) {
-    e->own_ids = malloc((size / 2 + 1) * sizeof *e->own_ids);
-    if (!e->own_ids) return fail_with(1, "out of memory");
-    e->ids = e->own_ids;
-    for (size_t at = 0; at < size;) {
-        if (text[at] && strchr(" \t\r\n,[]", text[at])) {
-            at++;
-            continue;
-        }
-        int64_t id = 0;
-        size_t first = at;
-        for (; at < size && text[at] >= '0' && text[at] <= '9'; at++) {
-            if (id < e->info.n_vocab) id = 10 * id + (text[at] - '0');
-        }
-        if (at == first || id >= e->info.n_vocab)
-            return fail_with(1, "%s: byte %zu does not begin one of the %d token ids", e->text_path, first, e->info.n_vocab);
-        e->own_ids[e->n_ids++] = (int32_t)id;
-    }
-    return 0;
-}
-
 static int read_ids(evaluation *e, int64_t tokens) {
     char *text;
     size_t size;
@@ -128,7 +106,8 @@ static int read_ids(evaluation *e, int64_t tokens) {
     int code = read_text(e->text_path, MAX_TEXT, &text, &size);
     if (code) return code;
     if (e->text_is_ids) {
-        code = parse_ids(e, text, size);
+        code = parse_token_ids(e->text_path, text, size, e->info.n_vocab, &e->own_ids, &e->n_ids);
+        e->ids = e->own_ids;
     } else {
         int32_t *ids = NULL;
         if (kvant_tokenize(e->model, text, size, true, false, &ids, &e->n_ids, &err) != KVANT_OK)
@@ -401,13 +380,14 @@ int cmd_eval(int argc, char **argv) {
     flags[n++] = (option){"--tokens", NULL, OPTION_INT64, &tokens, 2, 1e9, "N", "score the first N tokens, whole chunks (8192)"};
     flags[n++] = (option){"--csv", NULL, OPTION_FLAG, &csv, 0, 0, NULL, "comma-separated values instead of a table"};
     flags[n++] = (option){"--json", NULL, OPTION_FLAG, &json, 0, 0, NULL, "JSON instead of a table"};
-    int code = options_parse(usage, about, flags, n, argc, argv, NULL, 0, NULL);
+    const char *rest[1];
+    int n_rest = 0;
+    int code = options_parse(usage, about, flags, n, argc, argv, rest, 1, &n_rest);
     if (code) return code < 0 ? 0 : code;
     if ((code = kv_list_take(&list, &options, DEFAULT_KV)) != 0) return code;
-    if (!options.model) return fail_with(2, "eval needs a model: -m MODEL");
+    if ((code = options_need_model(&options.model, rest, n_rest)) != 0) return code;
     if (!e.text_path) return fail_with(2, "eval needs a text: -f FILE");
     if (csv && json) return fail_with(2, "--csv and --json exclude each other");
-    if (options.exact && options.fast) return fail_with(2, "--exact and --fast exclude each other");
     if (options.n_context == 0) options.n_context = 2048;
     if (options.n_context < 2 || options.n_context > 1 << 24) return fail_with(2, "-c must be from 2 to %d tokens", 1 << 24);
     e.chunk = (int)options.n_context;

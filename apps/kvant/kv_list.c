@@ -127,7 +127,7 @@ int kv_list_take(kv_list *list, model_options *m, const char *otherwise) {
     const char *joined = m->load.kv.kv;
     m->load.kv.kv = NULL;
     if (!code) code = fill_list(list, &typed, kv_bits, joined, otherwise);
-    if (code || !(typed.quantized_kv_start > 0 || typed.compat_mlx)) return code;
+    if (code || !(typed.quantized_kv_start > 0 || m->load.kv.compat_mlx)) return code;
     for (int i = 0; i < list->n && !m->load.kv.kv; i++) {
         const kv_item *item = &list->items[i];
         if (item->k.codec != KVANT_CODEC_F16 || item->v.codec != KVANT_CODEC_F16) m->load.kv.kv = item->name;
