@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Makes tiny GGUF models with random weights and the logits that llama.cpp gives for them.
 
-One pair NAME.gguf, NAME.logits for each entry of MODELS, for tests/engine/test_model_logits.c. Weights are float32 and seeded by the
-name, so a file is the same each time. Needs numpy, gguf and llama-cpp-python; they are no dependency of Kvant.
+One pair NAME.gguf, NAME.logits for each entry of MODELS, for tests/engine/test_model_logits.c. Weights are float32 and seeded by
+the name, so a file is the same each time. Needs numpy, gguf and llama-cpp-python; they are no dependency of Kvant.
 
     python3 scripts/make_random_models.py [--large] [--only NAME] OUTPUT_FOLDER
 """
@@ -44,22 +44,26 @@ MODELS = {
         'attention.sliding_window': 5, 'rope.freq_base': 1000000.0, 'rope.scaling.type': 'linear', 'rope.scaling.factor': 8.0}),
     'phi3-longrope-short': dict(large=True, arch='phi3', fused_qkv=True, fused_gate_up=True, long_short=True, plain=True, keys={
         'rope.scaling.original_context_length': 'n_context', 'rope.scaling.attn_factor': 1.19, 'rope.scaling.type': 'longrope'}),
-    'phi3-longrope-long': dict(arch='phi3', fused_qkv=True, fused_gate_up=True, long_short=True, plain=True, own_output=False, keys={
+    'phi3-longrope-long': dict(arch='phi3', fused_qkv=True, fused_gate_up=True, long_short=True, plain=True,
+                               own_output=False, keys={
         'rope.scaling.original_context_length': 12, 'rope.scaling.attn_factor': 1.19, 'rope.scaling.type': 'longrope'}),
-    'gpt-oss-yarn': dict(arch='gpt-oss', ffn_norm='post_attention_norm', o_bias=True, experts=(3, 2), expert_bias=True, sinks=True,
-                         keys=dict(YARN, **{'attention.sliding_window': 6, 'expert_feed_forward_length': 'n_ff',
+    'gpt-oss-yarn': dict(arch='gpt-oss', ffn_norm='post_attention_norm', o_bias=True, experts=(3, 2), expert_bias=True,
+                         sinks=True, keys=dict(YARN, **{'attention.sliding_window': 6, 'expert_feed_forward_length': 'n_ff',
                                             'rope.freq_base': 150000.0})),
     'glm4': dict(arch='glm4', post_norm=True, fused_gate_up=True, own_output=False, keys={'rope.dimension_count': 'half'}),
-    'glm4-fused': dict(large=True, arch='glm4', post_norm=True, fused_gate_up=True, fused_qkv=True, plain=True, keys={'rope.dimension_count': 'half'}),
+    'glm4-fused': dict(large=True, arch='glm4', post_norm=True, fused_gate_up=True, fused_qkv=True, plain=True,
+                       keys={'rope.dimension_count': 'half'}),
     'granite': dict(arch='granite', o_bias=True, ffn_bias=True, keys={
         'logit_scale': 8.0, 'residual_scale': 0.22, 'embedding_scale': 12.0, 'attention.scale': 0.25}),
-    'granite-no-rope': dict(large=True, arch='granite', own_output=False, plain=True, keys={'logit_scale': 4.0, 'rope.scaling.finetuned': False}),
+    'granite-no-rope': dict(large=True, arch='granite', own_output=False, plain=True, keys={
+        'logit_scale': 4.0, 'rope.scaling.finetuned': False}),
     'olmo2': dict(large=True, arch='olmo2', pre_norm=False, post_norm=True, qk_norm='whole'),
     'olmo2-window': dict(arch='olmo2', pre_norm=False, post_norm=True, qk_norm='whole', plain=True, n_layer=4,
                          keys=dict(YARN, **{'attention.sliding_window': 6})),
     'smollm3': dict(arch='smollm3', n_layer=4, own_output=False),
     'starcoder2': dict(arch='starcoder2', layer_norm=True, gated=False, o_bias=True, ffn_bias=True),
-    'starcoder2-tied': dict(large=True, arch='starcoder2', layer_norm=True, gated=False, o_bias=True, ffn_bias=True, own_output=False, plain=True),
+    'starcoder2-tied': dict(large=True, arch='starcoder2', layer_norm=True, gated=False, o_bias=True, ffn_bias=True,
+                            own_output=False, plain=True),
 }
 
 
@@ -100,8 +104,8 @@ class Builder:
         s, arch, spec = self.size, self.spec['arch'], self.spec
         ints = {'block_count': s['n_layer'], 'context_length': s['n_context'], 'embedding_length': s['n_embd'],
                 'feed_forward_length': s['n_ff'], 'attention.head_count': s['n_head'], 'attention.head_count_kv': s['n_kv'],
-                'attention.key_length': s['head_dim'], 'attention.value_length': s['head_dim'], 'rope.dimension_count': s['head_dim'],
-                'vocab_size': s['n_vocab']}
+                'attention.key_length': s['head_dim'], 'attention.value_length': s['head_dim'],
+                'rope.dimension_count': s['head_dim'], 'vocab_size': s['n_vocab']}
         if 'experts' in spec:
             ints['expert_count'], ints['expert_used_count'] = spec['experts']
         for key, value in spec.get('keys', {}).items():

@@ -25,8 +25,8 @@ static const kvant_arch_traits table[] = {
      .rope_pairs = KVANT_ROPE_HALVES, .scales = KVANT_SCALE_ALL},
     {.name = "qwen3moe", .pre_norm = true, .ffn_norm_name = FFN_NORM, .qk_norm = KVANT_QK_NORM_HEAD, .gated = true,
      .rope_pairs = KVANT_ROPE_HALVES, .gate = KVANT_GATE_SOFTMAX_TOPK, .expert_ff_shared_out = true, .scales = KVANT_SCALE_ALL},
-    {.name = "gemma2", .pre_norm = true, .post_norm = true, .ffn_norm_name = FFN_NORM, .activation = KVANT_ACT_GELU, .gated = true,
-     .rope_pairs = KVANT_ROPE_HALVES, .local_rope = KVANT_LOCAL_ROPE_SAME, .window_period = 2, .window_default = 4096,
+    {.name = "gemma2", .pre_norm = true, .post_norm = true, .ffn_norm_name = FFN_NORM, .activation = KVANT_ACT_GELU,
+     .gated = true, .rope_pairs = KVANT_ROPE_HALVES, .window_period = 2, .window_default = 4096,
      .attn_softcap = true, .final_softcap = true, .attn_softcap_default = 50.0f, .final_softcap_default = 30.0f, .tied = true,
      .embedding_sqrt = true, .wide_query_layers = 46, .scales = KVANT_SCALE_QKV | KVANT_SCALE_O},
     {.name = "gemma3", .pre_norm = true, .post_norm = true, .ffn_norm_name = FFN_NORM, .qk_norm = KVANT_QK_NORM_HEAD,
@@ -35,8 +35,8 @@ static const kvant_arch_traits table[] = {
      .scales = KVANT_SCALE_QKV | KVANT_SCALE_O},
     {.name = "phi3", .pre_norm = true, .ffn_norm_name = FFN_NORM, .gated = true, .fused_gate_up = true,
      .rope_pairs = KVANT_ROPE_HALVES, .rope_long_short = true, .window_period = 1, .scales = KVANT_SCALE_QKV | KVANT_SCALE_O},
-    {.name = "gpt-oss", .pre_norm = true, .ffn_norm_name = "post_attention_norm", .activation = KVANT_ACT_SWIGLU_OAI, .gated = true,
-     .rope_pairs = KVANT_ROPE_HALVES, .local_rope = KVANT_LOCAL_ROPE_SAME, .window_period = 2, .sinks = true,
+    {.name = "gpt-oss", .pre_norm = true, .ffn_norm_name = "post_attention_norm", .activation = KVANT_ACT_SWIGLU_OAI,
+     .gated = true, .rope_pairs = KVANT_ROPE_HALVES, .window_period = 2, .sinks = true,
      .gate = KVANT_GATE_TOPK_SOFTMAX, .output_required = true, .scales = KVANT_SCALE_QKV | KVANT_SCALE_O},
     {.name = "glm4", .pre_norm = true, .post_norm = true, .ffn_norm_name = FFN_NORM, .gated = true, .fused_gate_up = true,
      .rope_pairs = KVANT_ROPE_INTERLEAVED, .scales = KVANT_SCALE_QKV | KVANT_SCALE_O},
@@ -59,7 +59,8 @@ static const char *const vision_names[] = {"clip", "qwen2vl", "qwen3vl", "qwen3v
                                            "chameleon", "pixtral", "llava", "minicpmv", "paddleocr", "deepseek2-ocr", "glm4v"};
 
 const char *kvant_decoder_architectures(void) {
-    return "llama, mistral3, mistral, qwen2, qwen3, qwen3moe, gemma2, gemma3, phi3, gpt-oss, glm4, granite, olmo2, smollm3, starcoder2";
+    return "llama, mistral3, mistral, qwen2, qwen3, qwen3moe, gemma2, gemma3, phi3, gpt-oss, glm4, granite, olmo2, smollm3, "
+           "starcoder2";
 }
 
 static bool text_is(kvant_text t, const char *s) { return t.size == strlen(s) && memcmp(t.data, s, t.size) == 0; }
@@ -86,6 +87,6 @@ kvant_status kvant_arch_of_file(const kvant_gguf *f, const kvant_arch_traits **o
                               "%s: the architecture %.*s is a vision tower or a decoder that needs one, which Kvant cannot run; "
                               "it runs the text decoders %s", f->path, shown, name.data, kvant_decoder_architectures());
     }
-    return kvant_fail(err, KVANT_EUNSUPPORTED, "%s: the architecture %.*s is not one that Kvant knows: %s", f->path, shown, name.data,
-                      kvant_decoder_architectures());
+    return kvant_fail(err, KVANT_EUNSUPPORTED, "%s: the architecture %.*s is not one that Kvant knows: %s", f->path, shown,
+                      name.data, kvant_decoder_architectures());
 }

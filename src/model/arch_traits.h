@@ -63,7 +63,7 @@ typedef struct kvant_arch_traits {
     bool output_required;         /* output.weight may not be left out */
     bool embedding_sqrt;          /* embeddings are multiplied by sqrt(n_embd) */
     bool granite_scales;          /* embedding_scale, residual_scale, attention.scale, logit_scale */
-    int wide_query_layers;        /* the model of so many layers scales queries by n_embd / n_head instead of head_dim (Gemma 27B) */
+    int wide_query_layers;        /* the model of so many layers has 1 / sqrt(n_embd / n_head) for 1 / sqrt(head_dim) (27B) */
     bool position_temperature;    /* attention.temperature_scale (Ministral 3) */
     bool yarn_log_multiplier;
     unsigned scales;

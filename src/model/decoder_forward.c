@@ -12,8 +12,8 @@ typedef struct step {
     const kvant_decoder *d;
     kvant_workspace *w;
     kvant_sequence *s;
-    int n;                   /* tokens */
-    int64_t start;           /* position of the first */
+    int n;         /* tokens */
+    int64_t start; /* position of the first */
     kvant_precision precision;
 } step;
 
@@ -22,7 +22,8 @@ static void embed(const step *t, const int32_t *ids) {
     size_t n_embd = (size_t)d->hp.n_embd;
     for (int i = 0; i < t->n; i++) {
         float *x = t->w->x + (size_t)i * n_embd;
-        kvant_weight_decode_row(d->embedding->type, d->embedding->data + (size_t)ids[i] * d->embedding_row_bytes, d->hp.n_embd, x);
+        kvant_weight_decode_row(d->embedding->type, d->embedding->data + (size_t)ids[i] * d->embedding_row_bytes, d->hp.n_embd,
+                                x);
         if (d->hp.embedding_scale != 1.0f) d->ctx->kernels->scale_f32(x, d->hp.embedding_scale, d->hp.n_embd);
     }
 }
@@ -34,7 +35,8 @@ static void prepare_positions(const step *t) {
     int n_rope = !hp->use_rope ? 0 : hp->window > 0 ? 2 : 1;
     for (int r = 0; r < n_rope; r++) {
         for (int i = 0; i < t->n; i++)
-            kvant_rope_angles(&t->d->ropes[r], t->start + i, t->w->cosine[r] + (size_t)i * half, t->w->sine[r] + (size_t)i * half);
+            kvant_rope_angles(&t->d->ropes[r], t->start + i, t->w->cosine[r] + (size_t)i * half,
+                              t->w->sine[r] + (size_t)i * half);
     }
     if (hp->temperature_scale == 0) return;
     for (int i = 0; i < t->n; i++) {
@@ -66,7 +68,8 @@ static void project(const step *t, const kvant_layer *layer, const float *h) {
         kvant_rows_rope(d, rope, w->cosine[layer->rope], w->sine[layer->rope], w->k, t->n, hp->n_kv_head);
     }
     if (hp->temperature_scale != 0) {
-        for (int i = 0; i < t->n; i++) d->ctx->kernels->scale_f32(w->q + (size_t)i * n_q, w->temperature[i], (int)n_q);
+        for (int i = 0; i < t->n; i++)
+            d->ctx->kernels->scale_f32(w->q + (size_t)i * n_q, w->temperature[i], (int)n_q);
     }
 }
 
@@ -74,8 +77,11 @@ static kvant_status attend(const step *t, const kvant_layer *layer, int index) {
     const kvant_hparams *hp = &t->d->hp;
     kvant_workspace *w = t->w;
     KVANT_TRY(kvant_sequence_append(t->s, index, w->k, w->v, t->n));
-    kvant_attend_params params = {.n_head = hp->n_head, .scale = hp->attention_scale, .softcap = hp->attn_softcap,
-                                  .sinks = layer->sinks, .precision = t->precision};
+    kvant_attend_params params = {.n_head = hp->n_head,
+                                  .scale = hp->attention_scale,
+                                  .softcap = hp->attn_softcap,
+                                  .sinks = layer->sinks,
+                                  .precision = t->precision};
     return kvant_attend(t->s, index, &params, w->q, t->n, w->attended);
 }
 

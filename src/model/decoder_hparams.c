@@ -33,12 +33,13 @@ static kvant_status read_int(reader *r, const char *suffix, int64_t low, int64_t
     }
     if (v && v->type == KVANT_GGUF_ARRAY) {
         if (v->n_elements == 0 || v->element_type == KVANT_GGUF_STRING)
-            return kvant_fail(r->err, KVANT_EFORMAT, "%s: %s should be an integer, found an array without numbers", r->f->path, key);
+            return kvant_fail(r->err, KVANT_EFORMAT, "%s: %s should be an integer, found an array without numbers", r->f->path,
+                              key);
         value = kvant_gguf_array_int(v, 0);
         for (uint64_t i = 1; i < v->n_elements; i++) {
             if (kvant_gguf_array_int(v, i) != value)
-                return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: %s differs between layers, which Kvant does not support", r->f->path,
-                                  key);
+                return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: %s differs between layers, which Kvant does not support",
+                                  r->f->path, key);
         }
     } else {
         uint32_t u;
@@ -46,8 +47,8 @@ static kvant_status read_int(reader *r, const char *suffix, int64_t low, int64_t
         value = u;
     }
     if (value < low || value > high)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: %s should be within %lld..%lld, found %lld", r->f->path, key, (long long)low,
-                          (long long)high, (long long)value);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: %s should be within %lld..%lld, found %lld", r->f->path, key,
+                          (long long)low, (long long)high, (long long)value);
     *out = value;
     return KVANT_OK;
 }
@@ -65,8 +66,8 @@ static kvant_status read_float_within(reader *r, const char *suffix, float low, 
     float value;
     KVANT_TRY(read_float(r, suffix, fallback, &value));
     if (value < low || value > high)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: %s should be within %g..%g, found %g", r->f->path, key_of(r, suffix), (double)low,
-                          (double)high, (double)value);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: %s should be within %g..%g, found %g", r->f->path, key_of(r, suffix),
+                          (double)low, (double)high, (double)value);
     *out = value;
     return KVANT_OK;
 }
@@ -84,15 +85,17 @@ static kvant_status read_sizes(reader *r, kvant_hparams *hp) {
     KVANT_TRY(read_int(r, "attention.head_count_kv", 1, 4096, hp->n_head, &v));
     hp->n_kv_head = (int)v;
     if (hp->n_head % hp->n_kv_head)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: attention.head_count should be a multiple of attention.head_count_kv, found %d and %d",
-                          r->f->path, hp->n_head, hp->n_kv_head);
+        return kvant_fail(r->err, KVANT_EFORMAT,
+                          "%s: attention.head_count should be a multiple of attention.head_count_kv, found %d and %d", r->f->path,
+                          hp->n_head, hp->n_kv_head);
     int64_t usual = hp->n_embd / hp->n_head;
     KVANT_TRY(read_int(r, "attention.key_length", 1, 4096, usual > 0 ? usual : 1, &v));
     hp->head_dim = (int)v;
     KVANT_TRY(read_int(r, "attention.value_length", 1, 4096, hp->head_dim, &v));
     if (v != hp->head_dim)
-        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: keys of %d elements and values of %lld: Kvant supports equal lengths only",
-                          r->f->path, hp->head_dim, (long long)v);
+        return kvant_fail(r->err, KVANT_EUNSUPPORTED,
+                          "%s: keys of %d elements and values of %lld: Kvant supports equal lengths only", r->f->path,
+                          hp->head_dim, (long long)v);
     KVANT_TRY(read_int(r, "rope.dimension_count", 0, hp->head_dim, hp->head_dim, &v));
     hp->n_rot = (int)v;
     if (hp->n_rot % 2)
@@ -123,19 +126,20 @@ static kvant_status read_mlp(reader *r, kvant_hparams *hp) {
         return KVANT_OK;
     }
     if (r->traits->gate == KVANT_GATE_NONE)
-        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: %d experts, but Kvant knows the architecture %s only without them", r->f->path,
-                          hp->n_expert, r->traits->name);
+        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: %d experts, but Kvant knows the architecture %s only without them",
+                          r->f->path, hp->n_expert, r->traits->name);
     if (hp->n_expert_used < 1 || hp->n_expert_used > hp->n_expert)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: expert_used_count should be within 1..%d (expert_count), found %d", r->f->path,
-                          hp->n_expert, hp->n_expert_used);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: expert_used_count should be within 1..%d (expert_count), found %d",
+                          r->f->path, hp->n_expert, hp->n_expert_used);
     KVANT_TRY(read_int(r, "expert_shared_feed_forward_length", 0, INT_MAX, 0, &v));
     if (v > 0)
-        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: a shared expert (%s = %lld), which Kvant does not support", r->f->path, r->key,
-                          (long long)v);
+        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: a shared expert (%s = %lld), which Kvant does not support", r->f->path,
+                          r->key, (long long)v);
     KVANT_TRY(read_int(r, "expert_feed_forward_length", 0, 1 << 20, 0, &v));
     hp->n_ff = (int)(v > 0 ? v : r->traits->expert_ff_shared_out ? n_ff / hp->n_expert_used : n_ff);
     if (hp->n_ff < 1)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: neither expert_feed_forward_length nor feed_forward_length is set", r->f->path);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: neither expert_feed_forward_length nor feed_forward_length is set",
+                          r->f->path);
     return KVANT_OK;
 }
 
@@ -151,9 +155,10 @@ static kvant_status read_windows(reader *r, kvant_hparams *hp) {
     const kvant_gguf_value *v = kvant_gguf_find(r->f, key);
     if (v && v->type == KVANT_GGUF_ARRAY) {
         if (v->n_elements < (uint64_t)hp->n_layer || v->element_type == KVANT_GGUF_STRING)
-            return kvant_fail(r->err, KVANT_EFORMAT, "%s: %s should have %d flags, found %llu elements", r->f->path, key, hp->n_layer,
-                              (unsigned long long)v->n_elements);
-        for (int i = 0; i < hp->n_layer; i++) hp->windowed[i] = kvant_gguf_array_int(v, (uint64_t)i) != 0;
+            return kvant_fail(r->err, KVANT_EFORMAT, "%s: %s should have %d flags, found %llu elements", r->f->path, key,
+                              hp->n_layer, (unsigned long long)v->n_elements);
+        for (int i = 0; i < hp->n_layer; i++)
+            hp->windowed[i] = kvant_gguf_array_int(v, (uint64_t)i) != 0;
         return KVANT_OK;
     }
     uint32_t period;
@@ -233,8 +238,10 @@ static kvant_status read_rope(reader *r, kvant_hparams *hp) {
     if (sections && sections->type == KVANT_GGUF_ARRAY && sections->element_type != KVANT_GGUF_STRING) {
         for (uint64_t i = 0; i < sections->n_elements && i < 4; i++) {
             if (kvant_gguf_array_int(sections, i) != 0)
-                return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: %s: positions in several dimensions (image models), which Kvant "
-                                  "does not support", r->f->path, r->key);
+                return kvant_fail(r->err, KVANT_EUNSUPPORTED,
+                                  "%s: %s: positions in several dimensions (image models), which Kvant "
+                                  "does not support",
+                                  r->f->path, r->key);
         }
     }
     hp->local_rope = *rope;
@@ -253,8 +260,10 @@ static kvant_status read_rope(reader *r, kvant_hparams *hp) {
 static kvant_status read_scales(reader *r, kvant_hparams *hp) {
     const kvant_arch_traits *t = r->traits;
     float value;
-    KVANT_TRY(read_float_within(r, t->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", 0, 1, -1,
-                                &hp->norm_eps));
+    const char *epsilon = t->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
+    if (!kvant_gguf_find(r->f, key_of(r, epsilon)))
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: %s is missing", r->f->path, r->key);
+    KVANT_TRY(read_float_within(r, epsilon, 0, 1, 0, &hp->norm_eps));
     int per_head = t->wide_query_layers == hp->n_layer ? hp->n_embd / hp->n_head : hp->head_dim;
     hp->attention_scale = 1.0f / sqrtf((float)per_head);
     hp->embedding_scale = t->embedding_sqrt ? sqrtf((float)hp->n_embd) : 1.0f;
@@ -292,16 +301,27 @@ kvant_status kvant_hparams_read(const kvant_gguf *f, kvant_hparams *out, kvant_e
     return KVANT_OK;
 }
 
+int64_t kvant_count_parameters(const kvant_gguf *f) {
+    int64_t n = 0;
+    for (int i = 0; i < f->n_tensors; i++) {
+        const int64_t *dims = f->tensors[i].dims;
+        if (f->tensors[i].bytes > 0) n += dims[0] * dims[1] * dims[2] * dims[3];
+    }
+    return n;
+}
+
 kvant_status kvant_decoder_peek(const kvant_gguf *f, kvant_decoder_info *out, kvant_error *err) {
     kvant_hparams hp;
     KVANT_TRY(kvant_hparams_read(f, &hp, err));
-    kvant_decoder_info info = {.n_layer = hp.n_layer, .n_head = hp.n_head, .n_kv_head = hp.n_kv_head, .head_dim = hp.head_dim,
-                               .n_embd = hp.n_embd, .n_vocab = hp.n_vocab, .n_context = hp.n_context};
+    kvant_decoder_info info = {.n_layer = hp.n_layer,
+                               .n_head = hp.n_head,
+                               .n_kv_head = hp.n_kv_head,
+                               .head_dim = hp.head_dim,
+                               .n_embd = hp.n_embd,
+                               .n_vocab = hp.n_vocab,
+                               .n_context = hp.n_context};
     snprintf(info.architecture, sizeof info.architecture, "%s", hp.traits->name);
-    for (int i = 0; i < f->n_tensors; i++) {
-        const int64_t *dims = f->tensors[i].dims;
-        info.n_parameters += dims[0] * dims[1] * dims[2] * dims[3];
-    }
+    info.n_parameters = kvant_count_parameters(f);
     *out = info;
     return KVANT_OK;
 }

@@ -37,6 +37,9 @@ typedef struct kvant_hparams {
 /* Reads and checks. KVANT_EUNSUPPORTED, KVANT_EFORMAT with a sentence. */
 kvant_status kvant_hparams_read(const kvant_gguf *f, kvant_hparams *out, kvant_error *err);
 
+/* The elements of all tensors whose type is known. */
+int64_t kvant_count_parameters(const kvant_gguf *f);
+
 /* y = (W x) * scale + bias. */
 typedef struct kvant_linear {
     kvant_weight *w;
@@ -98,7 +101,8 @@ struct kvant_workspace {
 };
 
 /* out[i] = linear(activations), rows of `stride` floats. */
-void kvant_linear_apply(const kvant_decoder *d, const kvant_linear *l, const kvant_activations *a, int n, float *out, size_t stride);
+void kvant_linear_apply(const kvant_decoder *d, const kvant_linear *l, const kvant_activations *a, int n, float *out,
+                        size_t stride);
 
 /* Rows spread over the pool where there is enough to do (decoder_rows.c). A row never depends on another. */
 void kvant_rows_norm(const kvant_decoder *d, float *y, const float *x, const kvant_norm *norm, int n, int width);

@@ -17,7 +17,7 @@ typedef struct loader {
     const kvant_gguf *f;
     kvant_decoder *d;
     kvant_error *err;
-    int layer;       /* -1: outside the layers */
+    int layer; /* -1: outside the layers */
     char name[96];
 } loader;
 
@@ -32,13 +32,16 @@ static const char *name_of(loader *l, const char *what, const char *suffix) {
 static kvant_status check_type(loader *l, const kvant_gguf_tensor *t, kvant_weight_traits *traits) {
     if (kvant_weight_type_traits(t->type, traits)) {
         if (t->dims[0] % traits->block_elements == 0) return KVANT_OK;
-        return kvant_fail(l->err, KVANT_EFORMAT, "%s: %s is %s, whose rows are multiples of %d elements, but it has rows of %" PRId64,
-                          l->f->path, l->name, traits->name, traits->block_elements, t->dims[0]);
+        return kvant_fail(l->err, KVANT_EFORMAT,
+                          "%s: %s is %s, whose rows are multiples of %d elements, but it has rows of %" PRId64, l->f->path,
+                          l->name, traits->name, traits->block_elements, t->dims[0]);
     }
     const char *type = kvant_gguf_tensor_type_name(t->type);
-    return kvant_fail(l->err, KVANT_EUNSUPPORTED,
-                      "%s: %s is stored as %s (type %u), which Kvant does not read; it reads F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, "
-                      "Q2_K to Q6_K, IQ4_NL, IQ4_XS and MXFP4", l->f->path, l->name, type ? type : "an unknown type", (unsigned)t->type);
+    return kvant_fail(
+        l->err, KVANT_EUNSUPPORTED,
+        "%s: %s is stored as %s (type %u), which Kvant does not read; it reads F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, "
+        "Q2_K to Q6_K, IQ4_NL, IQ4_XS and MXFP4",
+        l->f->path, l->name, type ? type : "an unknown type", (unsigned)t->type);
 }
 
 /* The tensor l->name with exactly these dimensions (dims[0] first); *out NULL when it is absent and not required. */
@@ -47,20 +50,21 @@ static kvant_status find_tensor(loader *l, int64_t d0, int64_t d1, int64_t d2, b
     *out = t;
     if (!t) {
         if (!required) return KVANT_OK;
-        return kvant_fail(l->err, KVANT_EFORMAT, "%s: %s is missing: a %s model needs it (%" PRId64 " x %" PRId64 " x %" PRId64 ")", l->f->path,
-                          l->name, l->d->hp.traits->name, d0, d1, d2);
+        return kvant_fail(l->err, KVANT_EFORMAT,
+                          "%s: %s is missing: a %s model needs it (%" PRId64 " x %" PRId64 " x %" PRId64 ")", l->f->path, l->name,
+                          l->d->hp.traits->name, d0, d1, d2);
     }
     if (t->dims[0] != d0 || t->dims[1] != d1 || t->dims[2] != d2 || t->dims[3] != 1)
         return kvant_fail(l->err, KVANT_EFORMAT,
-                          "%s: %s should be %" PRId64 " x %" PRId64 " x %" PRId64 ", found %" PRId64 " x %" PRId64 " x %" PRId64, l->f->path,
-                          l->name, d0, d1, d2, t->dims[0], t->dims[1], t->dims[2]);
+                          "%s: %s should be %" PRId64 " x %" PRId64 " x %" PRId64 ", found %" PRId64 " x %" PRId64 " x %" PRId64,
+                          l->f->path, l->name, d0, d1, d2, t->dims[0], t->dims[1], t->dims[2]);
     kvant_weight_traits traits;
     KVANT_TRY(check_type(l, t, &traits));
     size_t row;
     KVANT_TRY(kvant_weight_row_bytes(t->type, d0, &row));
     if (t->bytes / row < (size_t)(d1 * d2))
-        return kvant_fail(l->err, KVANT_EFORMAT, "%s: %s needs %" PRId64 " rows of %zu bytes, the file holds %zu bytes", l->f->path, l->name,
-                          d1 * d2, row, t->bytes);
+        return kvant_fail(l->err, KVANT_EFORMAT, "%s: %s needs %" PRId64 " rows of %zu bytes, the file holds %zu bytes",
+                          l->f->path, l->name, d1 * d2, row, t->bytes);
     return KVANT_OK;
 }
 
@@ -121,9 +125,9 @@ static kvant_status load_scale(loader *l, const char *what, unsigned kind, int64
 typedef struct slice {
     const char *what;
     unsigned scale_kind;
-    int64_t cols, rows;        /* of the matrix */
-    int64_t first, all_rows;   /* its first row, and the rows of one 2-D plane of the tensor */
-    int64_t plane, n_plane;    /* expert */
+    int64_t cols, rows;      /* of the matrix */
+    int64_t first, all_rows; /* its first row, and the rows of one 2-D plane of the tensor */
+    int64_t plane, n_plane;  /* expert */
     bool bias, bias_required;
 } slice;
 
@@ -145,7 +149,8 @@ static kvant_status load_linear(loader *l, const slice *s, kvant_linear *out) {
     float *all = NULL;
     if (s->first == 0 && s->rows == s->all_rows) {
         KVANT_TRY(decode_floats(l, t, s->plane, s->rows, &out->bias));
-        for (int64_t i = 0; s->scale_kind == KVANT_SCALE_FFN && i < s->rows; i++) out->bias[i] *= out->scale;
+        for (int64_t i = 0; s->scale_kind == KVANT_SCALE_FFN && i < s->rows; i++)
+            out->bias[i] *= out->scale;
         return KVANT_OK;
     }
     KVANT_TRY(decode_floats(l, t, s->plane, s->all_rows, &all));
@@ -160,7 +165,12 @@ static kvant_status load_attention(loader *l, kvant_layer *layer) {
     const kvant_hparams *hp = &l->d->hp;
     int64_t n_q = (int64_t)hp->n_head * hp->head_dim, n_kv = (int64_t)hp->n_kv_head * hp->head_dim;
     bool fused = kvant_gguf_find_tensor(l->f, name_of(l, "attn_qkv", "weight")) != NULL;
-    slice q = {.what = "attn_q", .scale_kind = KVANT_SCALE_QKV, .cols = hp->n_embd, .rows = n_q, .all_rows = n_q, .n_plane = 1,
+    slice q = {.what = "attn_q",
+               .scale_kind = KVANT_SCALE_QKV,
+               .cols = hp->n_embd,
+               .rows = n_q,
+               .all_rows = n_q,
+               .n_plane = 1,
                .bias = true};
     slice k = q, v;
     k.what = "attn_k";
@@ -176,7 +186,12 @@ static kvant_status load_attention(loader *l, kvant_layer *layer) {
     KVANT_TRY(load_linear(l, &q, &layer->q));
     KVANT_TRY(load_linear(l, &k, &layer->k));
     KVANT_TRY(load_linear(l, &v, &layer->v));
-    slice o = {.what = "attn_output", .scale_kind = KVANT_SCALE_O, .cols = n_q, .rows = hp->n_embd, .all_rows = hp->n_embd, .n_plane = 1,
+    slice o = {.what = "attn_output",
+               .scale_kind = KVANT_SCALE_O,
+               .cols = n_q,
+               .rows = hp->n_embd,
+               .all_rows = hp->n_embd,
+               .n_plane = 1,
                .bias = true};
     KVANT_TRY(load_linear(l, &o, &layer->o));
     if (hp->traits->qk_norm != KVANT_QK_NORM_NONE) {
@@ -191,7 +206,12 @@ static kvant_status load_attention(loader *l, kvant_layer *layer) {
 static kvant_status load_dense(loader *l, kvant_layer *layer) {
     const kvant_hparams *hp = &l->d->hp;
     int64_t n_ff = hp->n_ff;
-    slice up = {.what = "ffn_up", .scale_kind = KVANT_SCALE_FFN, .cols = hp->n_embd, .rows = n_ff, .all_rows = n_ff, .n_plane = 1,
+    slice up = {.what = "ffn_up",
+                .scale_kind = KVANT_SCALE_FFN,
+                .cols = hp->n_embd,
+                .rows = n_ff,
+                .all_rows = n_ff,
+                .n_plane = 1,
                 .bias = true};
     slice gate = up, down = up;
     gate.what = "ffn_gate";
@@ -210,7 +230,8 @@ static kvant_status load_dense(loader *l, kvant_layer *layer) {
 
 static kvant_status load_experts(loader *l, kvant_layer *layer) {
     const kvant_hparams *hp = &l->d->hp;
-    slice router = {.what = "ffn_gate_inp", .cols = hp->n_embd, .rows = hp->n_expert, .all_rows = hp->n_expert, .n_plane = 1, .bias = true};
+    slice router = {
+        .what = "ffn_gate_inp", .cols = hp->n_embd, .rows = hp->n_expert, .all_rows = hp->n_expert, .n_plane = 1, .bias = true};
     KVANT_TRY(load_linear(l, &router, &layer->router));
     kvant_linear **lists[3] = {&layer->gate_experts, &layer->up_experts, &layer->down_experts};
     for (int i = 0; i < 3; i++) {
@@ -218,8 +239,14 @@ static kvant_status load_experts(loader *l, kvant_layer *layer) {
         if (!*lists[i]) return no_memory(l);
     }
     for (int e = 0; e < hp->n_expert; e++) {
-        slice gate = {.what = "ffn_gate_exps", .scale_kind = KVANT_SCALE_EXPERTS, .cols = hp->n_embd, .rows = hp->n_ff,
-                      .all_rows = hp->n_ff, .plane = e, .n_plane = hp->n_expert, .bias = true};
+        slice gate = {.what = "ffn_gate_exps",
+                      .scale_kind = KVANT_SCALE_EXPERTS,
+                      .cols = hp->n_embd,
+                      .rows = hp->n_ff,
+                      .all_rows = hp->n_ff,
+                      .plane = e,
+                      .n_plane = hp->n_expert,
+                      .bias = true};
         slice up = gate, down = gate;
         up.what = "ffn_up_exps";
         down.what = "ffn_down_exps";
@@ -265,7 +292,8 @@ static kvant_status load_ropes(loader *l) {
     for (int i = 0; factors && i < hp->n_rot / 2; i++) {
         if (factors[i] != 0) continue;
         kvant_free_aligned(factors);
-        return kvant_fail(l->err, KVANT_EFORMAT, "%s: element %d of %s is 0, and frequencies are divided by it", l->f->path, i, l->name);
+        return kvant_fail(l->err, KVANT_EFORMAT, "%s: element %d of %s is 0, and frequencies are divided by it", l->f->path, i,
+                          l->name);
     }
     hp->rope.factors = hp->local_rope.factors = factors;
     kvant_status st = kvant_rope_create(&hp->rope, &l->d->ropes[0]);
@@ -283,8 +311,13 @@ static kvant_status load_output(loader *l) {
     KVANT_TRY(load_norm(l, "output_norm", d->hp.n_embd, &d->output_norm));
     bool own = !d->hp.traits->tied && kvant_gguf_find_tensor(l->f, name_of(l, "output", "weight")) != NULL;
     if (!own && d->hp.traits->output_required)
-        return kvant_fail(l->err, KVANT_EFORMAT, "%s: output.weight is missing: a %s model needs it", l->f->path, d->hp.traits->name);
-    slice s = {.what = own ? "output" : "token_embd", .cols = d->hp.n_embd, .rows = d->hp.n_vocab, .all_rows = d->hp.n_vocab, .n_plane = 1};
+        return kvant_fail(l->err, KVANT_EFORMAT, "%s: output.weight is missing: a %s model needs it", l->f->path,
+                          d->hp.traits->name);
+    slice s = {.what = own ? "output" : "token_embd",
+               .cols = d->hp.n_embd,
+               .rows = d->hp.n_vocab,
+               .all_rows = d->hp.n_vocab,
+               .n_plane = 1};
     KVANT_TRY(load_linear(l, &s, &d->output));
     if (d->hp.traits->tied) return KVANT_OK;
     return load_vector(l, "output", "bias", d->hp.n_vocab, false, &d->output.bias);
@@ -293,17 +326,16 @@ static kvant_status load_output(loader *l) {
 static kvant_status load_all(loader *l) {
     kvant_decoder *d = l->d;
     KVANT_TRY(kvant_hparams_read(l->f, &d->hp, l->err));
-    for (int i = 0; i < l->f->n_tensors; i++) {
-        const int64_t *dims = l->f->tensors[i].dims;
-        d->n_parameters += dims[0] * dims[1] * dims[2] * dims[3];
-    }
+    d->n_parameters = kvant_count_parameters(l->f);
     d->layers = kvant_alloc((size_t)d->hp.n_layer, sizeof *d->layers);
     d->layer_window = kvant_alloc((size_t)d->hp.n_layer, sizeof *d->layer_window);
     if (!d->layers || !d->layer_window) return kvant_fail(l->err, KVANT_ENOMEM, "%s: not enough memory", l->f->path);
-    for (int i = 0; i < d->hp.n_layer; i++) d->layer_window[i] = d->hp.windowed[i] ? d->hp.window : 0;
+    for (int i = 0; i < d->hp.n_layer; i++)
+        d->layer_window[i] = d->hp.windowed[i] ? d->hp.window : 0;
     KVANT_TRY(load_ropes(l));
     KVANT_TRY(load_output(l));
-    for (int i = 0; i < d->hp.n_layer; i++) KVANT_TRY(load_layer(l, i));
+    for (int i = 0; i < d->hp.n_layer; i++)
+        KVANT_TRY(load_layer(l, i));
     return KVANT_OK;
 }
 
@@ -333,12 +365,16 @@ static void free_norm(kvant_norm *n) {
 
 static void free_layer(kvant_layer *layer, int n_expert) {
     kvant_norm *norms[] = {&layer->attn_norm, &layer->attn_post_norm, &layer->ffn_norm, &layer->ffn_post_norm};
-    for (size_t i = 0; i < sizeof norms / sizeof norms[0]; i++) free_norm(norms[i]);
-    kvant_linear *linears[] = {&layer->q, &layer->k, &layer->v, &layer->o, &layer->gate, &layer->up, &layer->down, &layer->router};
-    for (size_t i = 0; i < sizeof linears / sizeof linears[0]; i++) free_linear(linears[i]);
+    for (size_t i = 0; i < sizeof norms / sizeof norms[0]; i++)
+        free_norm(norms[i]);
+    kvant_linear *linears[] = {&layer->q,    &layer->k,  &layer->v,    &layer->o,
+                               &layer->gate, &layer->up, &layer->down, &layer->router};
+    for (size_t i = 0; i < sizeof linears / sizeof linears[0]; i++)
+        free_linear(linears[i]);
     kvant_linear *lists[] = {layer->gate_experts, layer->up_experts, layer->down_experts};
     for (size_t i = 0; i < 3; i++) {
-        for (int e = 0; lists[i] && e < n_expert; e++) free_linear(&lists[i][e]);
+        for (int e = 0; lists[i] && e < n_expert; e++)
+            free_linear(&lists[i][e]);
         kvant_free(lists[i]);
     }
     kvant_free_aligned(layer->q_norm);
@@ -348,7 +384,8 @@ static void free_layer(kvant_layer *layer, int n_expert) {
 
 void kvant_decoder_destroy(kvant_decoder *d) {
     if (!d) return;
-    for (int i = 0; d->layers && i < d->hp.n_layer; i++) free_layer(&d->layers[i], d->hp.n_expert);
+    for (int i = 0; d->layers && i < d->hp.n_layer; i++)
+        free_layer(&d->layers[i], d->hp.n_expert);
     kvant_free(d->layers);
     kvant_free(d->layer_window);
     free_norm(&d->output_norm);
@@ -360,8 +397,15 @@ void kvant_decoder_destroy(kvant_decoder *d) {
 
 void kvant_decoder_get_info(const kvant_decoder *d, kvant_decoder_info *out) {
     const kvant_hparams *hp = &d->hp;
-    *out = (kvant_decoder_info){.n_layer = hp->n_layer, .n_head = hp->n_head, .n_kv_head = hp->n_kv_head, .head_dim = hp->head_dim,
-                                .n_embd = hp->n_embd, .n_vocab = hp->n_vocab, .n_context = hp->n_context,
-                                .layer_window = d->layer_window, .weight_bytes = d->weight_bytes, .n_parameters = d->n_parameters};
+    *out = (kvant_decoder_info){.n_layer = hp->n_layer,
+                                .n_head = hp->n_head,
+                                .n_kv_head = hp->n_kv_head,
+                                .head_dim = hp->head_dim,
+                                .n_embd = hp->n_embd,
+                                .n_vocab = hp->n_vocab,
+                                .n_context = hp->n_context,
+                                .layer_window = d->layer_window,
+                                .weight_bytes = d->weight_bytes,
+                                .n_parameters = d->n_parameters};
     snprintf(out->architecture, sizeof out->architecture, "%s", hp->traits->name);
 }

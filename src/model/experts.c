@@ -15,7 +15,8 @@ static void choose(const float *logits, int n, int k, int *chosen) {
         int best = -1;
         for (int e = 0; e < n; e++) {
             bool taken = false;
-            for (int i = 0; i < j; i++) taken |= chosen[i] == e;
+            for (int i = 0; i < j; i++)
+                taken |= chosen[i] == e;
             if (!taken && (best < 0 || logits[e] > logits[best])) best = e;
         }
         chosen[j] = best;
@@ -26,16 +27,21 @@ static void choose(const float *logits, int n, int k, int *chosen) {
 static void weigh_softmax_topk(const float *logits, int n, int k, const int *chosen, float *weight) {
     const double smallest = 6.103515625e-5;
     double largest = (double)logits[chosen[0]], all = 0, sum = 0;
-    for (int e = 0; e < n; e++) all += exp((double)logits[e] - largest);
-    for (int j = 0; j < k; j++) sum += exp((double)logits[chosen[j]] - largest) / all;
+    for (int e = 0; e < n; e++)
+        all += exp((double)logits[e] - largest);
+    for (int j = 0; j < k; j++)
+        sum += exp((double)logits[chosen[j]] - largest) / all;
     if (!(sum > smallest)) sum = smallest;
-    for (int j = 0; j < k; j++) weight[j] = (float)(exp((double)logits[chosen[j]] - largest) / all / sum);
+    for (int j = 0; j < k; j++)
+        weight[j] = (float)(exp((double)logits[chosen[j]] - largest) / all / sum);
 }
 
 static void weigh_topk_softmax(const float *logits, int k, const int *chosen, float *weight) {
     double largest = (double)logits[chosen[0]], sum = 0;
-    for (int j = 0; j < k; j++) sum += exp((double)logits[chosen[j]] - largest);
-    for (int j = 0; j < k; j++) weight[j] = (float)(exp((double)logits[chosen[j]] - largest) / sum);
+    for (int j = 0; j < k; j++)
+        sum += exp((double)logits[chosen[j]] - largest);
+    for (int j = 0; j < k; j++)
+        weight[j] = (float)(exp((double)logits[chosen[j]] - largest) / sum);
 }
 
 static void route(const kvant_hparams *hp, kvant_workspace *w, int n) {
@@ -49,7 +55,8 @@ static void route(const kvant_hparams *hp, kvant_workspace *w, int n) {
             weigh_topk_softmax(logits, k, chosen, weight);
         else
             weigh_softmax_topk(logits, hp->n_expert, k, chosen, weight);
-        for (int j = 0; j < k; j++) weight[j] *= hp->expert_weights_scale;
+        for (int j = 0; j < k; j++)
+            weight[j] *= hp->expert_weights_scale;
     }
 }
 
@@ -78,8 +85,8 @@ static void apply_expert(const kvant_decoder *d, kvant_workspace *w, const kvant
     kvant_activations_set(w->narrow, w->gate, n_member, hp->n_ff, precision);
     kvant_linear_apply(d, &layer->down_experts[e], w->narrow, n_member, w->expert_out, n_embd);
     for (int m = 0; m < n_member; m++)
-        d->ctx->kernels->add_scaled_f32(sum + (size_t)w->members[m] * n_embd, w->expert_out + (size_t)m * n_embd, w->member_weight[m],
-                                        hp->n_embd);
+        d->ctx->kernels->add_scaled_f32(sum + (size_t)w->members[m] * n_embd, w->expert_out + (size_t)m * n_embd,
+                                        w->member_weight[m], hp->n_embd);
 }
 
 void kvant_experts_apply(const kvant_decoder *d, kvant_workspace *w, const kvant_layer *layer, float *h, int n,

@@ -84,9 +84,27 @@ kvant_status kvant_workspace_create(const kvant_decoder *d, int n_max, kvant_wor
 
 void kvant_workspace_destroy(kvant_workspace *w) {
     if (!w) return;
-    float *buffers[] = {w->x, w->h, w->q, w->attended, w->k, w->v, w->gate, w->up, w->cosine[0], w->cosine[1], w->sine[0], w->sine[1],
-                        w->temperature, w->router, w->gathered, w->expert_out, w->mixture, w->chosen_weight, w->member_weight};
-    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) kvant_free_aligned(buffers[i]);
+    float *buffers[] = {w->x,
+                        w->h,
+                        w->q,
+                        w->attended,
+                        w->k,
+                        w->v,
+                        w->gate,
+                        w->up,
+                        w->cosine[0],
+                        w->cosine[1],
+                        w->sine[0],
+                        w->sine[1],
+                        w->temperature,
+                        w->router,
+                        w->gathered,
+                        w->expert_out,
+                        w->mixture,
+                        w->chosen_weight,
+                        w->member_weight};
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
+        kvant_free_aligned(buffers[i]);
     kvant_free(w->chosen);
     kvant_free(w->members);
     if (w->wide) kvant_activations_destroy(w->wide);

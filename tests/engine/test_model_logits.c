@@ -92,7 +92,8 @@ static float *compute(const run *r, const golden *g, int chunk, kvant_precision 
     assert_non_null(logits);
     for (int i = 0; i < g->n_tokens; i += chunk) {
         int n = g->n_tokens - i < chunk ? g->n_tokens - i : chunk;
-        assert_int_equal(kvant_decoder_forward(r->d, w, s, g->ids + i, n, precision, logits + (size_t)i * (size_t)g->n_vocab, n), KVANT_OK);
+        assert_int_equal(kvant_decoder_forward(r->d, w, s, g->ids + i, n, precision, logits + (size_t)i * (size_t)g->n_vocab, n),
+                         KVANT_OK);
     }
     kvant_workspace_destroy(w);
     kvant_sequence_destroy(s);
@@ -138,8 +139,8 @@ static bool check_pair(const char *folder, const char *name) {
     double error = worst_row(&g, whole);
     bool same = memcmp(whole, single, bytes) == 0 && memcmp(whole, threads, bytes) == 0 && memcmp(fast, fast_split, bytes) == 0;
     bool ok = error < TOLERANCE && same;
-    printf("  %-28s %3d tokens: error %.2g%s%s, with int8 activations %.2g\n", name, g.n_tokens, error, error < TOLERANCE ? "" : " TOO LARGE",
-           same ? "" : ", BITS DEPEND ON THE SPLIT", worst_row(&g, fast));
+    printf("  %-28s %3d tokens: error %.2g%s%s, with int8 activations %.2g\n", name, g.n_tokens, error,
+           error < TOLERANCE ? "" : " TOO LARGE", same ? "" : ", BITS DEPEND ON THE SPLIT", worst_row(&g, fast));
     free(whole);
     free(single);
     free(threads);
