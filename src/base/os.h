@@ -28,6 +28,9 @@ int kvant_os_cores(void);
 /* The largest resident set of this process so far, in bytes. */
 size_t kvant_os_peak_rss(void);
 
+/* Offers the processor to another thread. */
+void kvant_os_yield(void);
+
 /* Threads: what the pool (threads.c) is built from. */
 typedef struct kvant_os_thread kvant_os_thread;
 kvant_os_thread *kvant_os_thread_start(void (*fn)(void *), void *arg); /* NULL: no thread could be made */

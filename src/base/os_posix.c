@@ -91,6 +91,8 @@ size_t kvant_os_peak_rss(void) {
     return (size_t)u.ru_maxrss * 1024;
 }
 
+void kvant_os_yield(void) { sched_yield(); }
+
 struct kvant_os_thread {
     pthread_t id;
     void (*fn)(void *);

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* threads.c: the pool. Decoding a token makes hundreds of runs of some microseconds each, so an idle worker spins
- * for a short while before it sleeps, and the caller never sleeps at all while it waits for the last task. */
+ * for a short while before it sleeps.
+ *
+ * The caller waits only for workers that have entered its run: on a machine with more threads than cores a worker may not be
+ * scheduled for milliseconds, and a run whose tasks are all done must not wait for it. A worker enters by counting itself in
+ * and then looking whether the run is open; the caller closes the run and then looks whether anybody is inside. */
 #include "base/threads.h"
 
 #include <stdatomic.h>
@@ -9,7 +13,8 @@
 #include "base/memory.h"
 #include "base/os.h"
 
-#define SPINS 20000 /* of some nanoseconds each: longer than the gap between two products of one layer */
+#define SPINS 4000       /* of some ten nanoseconds each: longer than the gap between two products of one layer */
+#define CALLER_SPINS 400 /* then the processor is offered to whoever holds the last task */
 
 typedef struct worker_arg {
     kvant_pool *pool;
@@ -22,8 +27,8 @@ struct kvant_pool {
     worker_arg *args;          /* [n_threads - 1] */
     kvant_os_gate *gate;
     _Atomic uint32_t run;      /* changes when work arrives or the pool stops */
-    _Atomic int n_sleeping, n_busy, next_task;
-    bool stop;
+    _Atomic int n_sleeping, n_inside, next_task;
+    _Atomic bool open, stop;
     int n_tasks;
     void (*fn)(void *, int, int);
     void *arg;
@@ -60,9 +65,10 @@ static void worker_main(void *a) {
             atomic_fetch_sub(&p->n_sleeping, 1);
         }
         seen = atomic_load_explicit(&p->run, memory_order_acquire);
-        if (p->stop) return;
-        work(p, ((worker_arg *)a)->index);
-        atomic_fetch_sub_explicit(&p->n_busy, 1, memory_order_release);
+        if (atomic_load(&p->stop)) return;
+        atomic_fetch_add(&p->n_inside, 1);
+        if (atomic_load(&p->open)) work(p, ((worker_arg *)a)->index);
+        atomic_fetch_sub(&p->n_inside, 1);
     }
 }
 
@@ -98,7 +104,7 @@ kvant_status kvant_pool_create(int n_threads, kvant_pool **out) {
 
 void kvant_pool_destroy(kvant_pool *p) {
     if (!p) return;
-    p->stop = true;
+    atomic_store(&p->stop, true);
     if (p->gate) announce(p);
     for (int i = 1; i < p->n_threads; i++) kvant_os_thread_join(p->threads[i - 1]);
     kvant_os_gate_destroy(p->gate);
@@ -119,8 +125,12 @@ void kvant_pool_run(kvant_pool *p, int n_tasks, void (*fn)(void *, int, int), vo
     p->arg = arg;
     p->n_tasks = n_tasks;
     atomic_store_explicit(&p->next_task, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->n_busy, p->n_threads - 1, memory_order_relaxed);
+    atomic_store(&p->open, true);
     announce(p);
     work(p, 0);
-    while (atomic_load_explicit(&p->n_busy, memory_order_acquire) > 0) spin_pause();
+    atomic_store(&p->open, false);
+    for (int spins = 0; atomic_load(&p->n_inside) > 0; spins++) {
+        if (spins < CALLER_SPINS) spin_pause();
+        else kvant_os_yield();
+    }
 }
