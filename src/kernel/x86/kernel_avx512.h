@@ -12,15 +12,10 @@
 #define UNROLL
 #else
 #include <immintrin.h>
+
+#include "kernel/x86/kernel_inline.h"
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")))
-#define AVX512_INLINE \
-    static inline __attribute__((always_inline, target("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")))
-/* Loops over registers must be unrolled, or the arrays of registers stay in memory. */
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
+#define AVX512_INLINE KERNEL_INLINE("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")
 #endif
 
 void kvant_kernels_set_avx512_product(kvant_kernels *k);

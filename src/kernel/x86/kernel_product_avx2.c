@@ -63,7 +63,7 @@ AVX2_INLINE void sum_chunks(__m256i sum[MAX_COLUMNS][2], const uint8_t *tile, co
 }
 
 /* out[i] = x_scale * (the sum of x) for n scale blocks from block `first` on, what their biases are multiplied by. */
-AVX2_INLINE void bias_factors(float *out, const float *x_scale, const int16_t *x_sum, int first, int n, int per_block) {
+AVX2 static void bias_factors(float *out, const float *x_scale, const int16_t *x_sum, int first, int n, int per_block) {
     int i = 0;
     if (per_block == 32) {
         for (; i + 8 <= n; i += 8) {
