@@ -203,7 +203,20 @@ static void softmax_page(const attend_job *j, float *scores, softmax_state *st, 
     st->sum[c] += j->k->exp_sum(scores, TOKENS, st->max[c]);
 }
 
-static void attend_page(const attend_job *j, int index, int kv_head, int c0, softmax_state *st, worker_scratch *w) {
+/* Asks for memory that is read soon: a page is a few kilobytes somewhere, so the machine cannot guess it from the last one. */
+static void fetch(const uint8_t *p, size_t bytes) {
+#if defined(__GNUC__)
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(p + i);
+#else
+    (void)p;
+    (void)bytes;
+#endif
+}
+
+/* next: the page that is read after this one, or NULL. */
+static void attend_page(const attend_job *j, int index, const kvant_page *next, int kv_head, int c0, softmax_state *st,
+                        worker_scratch *w) {
     const kvant_page *page = j->layer->pages[index];
     int64_t first = (int64_t)index * TOKENS, last = first + TOKENS - 1;
     size_t stride = j->scratch->stride;
@@ -216,6 +229,7 @@ static void attend_page(const attend_job *j, int index, int kv_head, int c0, sof
     if (from == to) return;
     const kvant_part *k = &page->layout->k, *v = &page->layout->v;
     prepare_for(j, k, w);
+    fetch(kvant_page_v(page, kv_head), v->bytes);
     k->codec->score(k, kvant_page_k(page, kv_head), &w->query, w->scores, j->k, &w->codec);
     for (int c = from; c < to; c++) {
         float *scores = w->scores + (size_t)c * TOKENS, cap = j->params->softcap;
@@ -226,15 +240,17 @@ static void attend_page(const attend_job *j, int index, int kv_head, int c0, sof
         if (!whole) mask_scores(scores, j->window, first, position);
         softmax_page(j, scores, st, c, stride);
     }
+    if (next) fetch(kvant_page_k(next, kv_head), next->layout->k.bytes);
     v->codec->mix(v, kvant_page_v(page, kv_head), w->scores + (size_t)from * TOKENS, to - from,
                   j->params->precision == KVANT_EXACT, st->acc + (size_t)from * stride, stride, j->k, &w->codec);
 }
 
 static void attend_run(const attend_job *j, int run, int kv_head, int c0, softmax_state *st, worker_scratch *w) {
     reset_state(st, w->query.n, j->scratch->stride);
-    int64_t last = column_position(j, c0 + w->query.n - 1) / TOKENS;
-    for (int64_t i = (int64_t)run * RUN_PAGES; i <= last && i < (int64_t)(run + 1) * RUN_PAGES; i++)
-        attend_page(j, (int)i, kv_head, c0, st, w);
+    int64_t last = column_position(j, c0 + w->query.n - 1) / TOKENS, end = (int64_t)(run + 1) * RUN_PAGES - 1;
+    if (last > end) last = end;
+    for (int64_t i = (int64_t)run * RUN_PAGES; i <= last; i++)
+        attend_page(j, (int)i, i < last ? j->layer->pages[i + 1] : NULL, kv_head, c0, st, w);
 }
 
 /* total += run, both relative to their own largest score. */
@@ -329,6 +345,9 @@ kvant_status kvant_attend(kvant_sequence *s, int layer, const kvant_attend_param
                     .n = n, .group = params->n_head / cache->config.n_kv_head, .scratch = cache->attend_scratch,
                     .k = cache->ctx->kernels};
     j.first = j.layer->length - n;
+    /* Rows of an earlier append, whose window has been dropped since. */
+    if (j.window.size > 0 && j.first - j.window.size + 1 < (int64_t)j.layer->first_kept * TOKENS && j.layer->first_kept > 0)
+        return KVANT_EINVAL;
     j.n_run = (j.layer->n_pages + RUN_PAGES - 1) / RUN_PAGES;
     int columns = n * j.group, workers = kvant_pool_size(cache->ctx->pool), n_kv_head = cache->config.n_kv_head;
     j.block_columns = columns < COLUMNS ? columns : COLUMNS;

@@ -6,9 +6,10 @@
 
 #include "base/memory.h"
 
-kvant_status kvant_page_create(kvant_cache *cache, const kvant_page_layout *layout, kvant_page **out) {
+/* `leaving`: bytes of a page that this one replaces at once; they do not count against the budget. */
+static kvant_status create_page(kvant_cache *cache, const kvant_page_layout *layout, size_t leaving, kvant_page **out) {
     size_t budget = cache->config.max_bytes;
-    if (budget && (layout->bytes > budget || cache->bytes > budget - layout->bytes)) return KVANT_EFULL;
+    if (budget && cache->bytes - leaving + layout->bytes > budget) return KVANT_EFULL;
     kvant_page *page = kvant_alloc_aligned(layout->bytes, 1);
     if (!page) return KVANT_ENOMEM;
     /* Slots without a token are multiplied like the others and weighted with zero, so they must be finite. */
@@ -18,6 +19,10 @@ kvant_status kvant_page_create(kvant_cache *cache, const kvant_page_layout *layo
     cache->bytes += layout->bytes;
     *out = page;
     return KVANT_OK;
+}
+
+kvant_status kvant_page_create(kvant_cache *cache, const kvant_page_layout *layout, kvant_page **out) {
+    return create_page(cache, layout, 0, out);
 }
 
 kvant_page *kvant_page_share(kvant_page *page) {
@@ -41,7 +46,7 @@ static void convert_part(const kvant_part *from, const uint8_t *src, const kvant
 
 kvant_status kvant_page_convert(kvant_cache *cache, const kvant_page *page, int n, const kvant_page_layout *layout, kvant_page **out) {
     kvant_page *copy;
-    KVANT_TRY(kvant_page_create(cache, layout, &copy));
+    KVANT_TRY(create_page(cache, layout, page->n_references == 1 ? page->layout->bytes : 0, &copy));
     if (layout == page->layout) { /* encoding again would not give the same codes */
         memcpy((uint8_t *)copy + KVANT_PAGE_HEADER, (const uint8_t *)page + KVANT_PAGE_HEADER, layout->bytes - KVANT_PAGE_HEADER);
         *out = copy;

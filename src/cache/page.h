@@ -68,7 +68,8 @@ struct kvant_sequence {
 kvant_status kvant_page_create(kvant_cache *cache, const kvant_page_layout *layout, kvant_page **out);
 kvant_page *kvant_page_share(kvant_page *page);
 void kvant_page_release(kvant_cache *cache, kvant_page *page);
-/* A copy of a page in a layout: byte for byte in its own, else its first n tokens decoded and encoded again. */
+/* A copy of a page in a layout: byte for byte in its own, else its first n tokens decoded and encoded again. A page with one
+ * reference is expected to be released next: its bytes do not count against the budget. */
 kvant_status kvant_page_convert(kvant_cache *cache, const kvant_page *page, int n, const kvant_page_layout *layout, kvant_page **out);
 
 #endif

@@ -190,41 +190,20 @@ kvant_status kvant_sequence_append(kvant_sequence *s, int layer, const float *k,
 
 /* ---- conversion ---- */
 
-/* All pages of a layer in the packed layout, in new[0..n_pages); the layer itself is untouched. */
-static kvant_status convert_layer(kvant_sequence *s, const kvant_layer *l, kvant_page **new) {
-    for (int i = 0; i < l->n_pages; i++) {
-        int64_t rest = l->length - (int64_t)i * TOKENS;
-        new[i] = NULL;
-        if (!l->pages[i]) continue;
-        if (l->pages[i]->layout == &s->cache->packed) {
-            new[i] = kvant_page_share(l->pages[i]);
-            continue;
-        }
-        kvant_status st = kvant_page_convert(s->cache, l->pages[i], rest < TOKENS ? (int)rest : TOKENS, &s->cache->packed, &new[i]);
-        if (st == KVANT_OK) continue;
-        for (int j = 0; j < i; j++) kvant_page_release(s->cache, new[j]);
-        return st;
-    }
-    return KVANT_OK;
-}
-
-/* Layer after layer, so that at most one layer exists twice; a layer that was converted stays so when a later one fails. */
+/* Page after page, so that only one exists twice. What was converted when a later page fails stays so: pages of both kinds
+ * can be attended to, and the next call goes on. */
 static kvant_status convert_sequence(kvant_sequence *s) {
+    const kvant_page_layout *packed = &s->cache->packed;
     for (int i = 0; i < n_layer(s); i++) {
         kvant_layer *l = &s->layers[i];
-        bool done = true;
-        for (int p = 0; p < l->n_pages; p++) done = done && (!l->pages[p] || l->pages[p]->layout == &s->cache->packed);
-        if (done) continue;
-        kvant_page **new = kvant_alloc((size_t)l->room, sizeof *new);
-        if (!new) return KVANT_ENOMEM;
-        kvant_status st = convert_layer(s, l, new);
-        if (st != KVANT_OK) {
-            kvant_free(new);
-            return st;
+        for (int p = 0; p < l->n_pages; p++) {
+            kvant_page *old = l->pages[p], *new;
+            int64_t rest = l->length - (int64_t)p * TOKENS;
+            if (!old || old->layout == packed) continue;
+            KVANT_TRY(kvant_page_convert(s->cache, old, rest < TOKENS ? (int)rest : TOKENS, packed, &new));
+            l->pages[p] = new;
+            kvant_page_release(s->cache, old);
         }
-        release_pages(s, l, 0, l->n_pages);
-        kvant_free(l->pages);
-        l->pages = new;
     }
     s->packed = true;
     return KVANT_OK;
