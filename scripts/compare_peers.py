@@ -207,19 +207,19 @@ def random_ids(n, n_vocab):
     return ids
 
 
-def measure(context, ids, depth, n_decode, n_prefill):
+def measure(context, ids, depth, n_decode, n_prefill, clock):
     if context.length > depth and not context.truncate(depth):
         context.length = 0
     context.fill(ids[:depth])
-    start = time.perf_counter()
+    start = clock()
     for i in range(n_decode):
         context.append(ids[depth + i:depth + i + 1])
-    decode = n_decode / (time.perf_counter() - start)
+    decode = n_decode / (clock() - start)
     context.truncate(depth)
     context.fill(ids[:depth])
-    start = time.perf_counter()
+    start = clock()
     context.fill(ids[:depth + n_prefill])
-    return n_prefill / (time.perf_counter() - start), decode
+    return n_prefill / (clock() - start), decode
 
 
 def speed(options):
@@ -231,7 +231,8 @@ def speed(options):
     contexts = {}
     for cache, flash in parse_caches(options.caches):
         contexts[cache, flash] = Context(model, cache, flash, -(-room // 256) * 256, options.threads)
-    prefill, decode, cache_bytes = {}, {}, {}
+    prefill, decode = {}, {}
+    clock = time.process_time if options.cpu_time else time.perf_counter
 
     def note(engine, kv, depth, p, d):
         prefill.setdefault((depth, engine, kv), []).append(p)
@@ -240,16 +241,18 @@ def speed(options):
     for depth in depths:
         for context in contexts.values():
             context.fill(ids[:depth])
-        for repetition in range(options.reps):
+        # Processor time does not depend on what else the machine does: no alternation, the program fills its caches once.
+        for repetition in range(1 if options.cpu_time else options.reps):
             for row in run_kvant([options.kvant, "bench", "-m", options.model, "--depths", str(depth), "--kv", options.kv, "-n",
-                                  str(options.decode), "--prefill", str(options.prefill), "--reps", "1", "--threads",
-                                  str(options.threads), "--csv"]):
+                                  str(options.decode), "--prefill", str(options.prefill), "--reps",
+                                  str(options.reps if options.cpu_time else 1), "--threads", str(options.threads), "--csv"]
+                                 + ["--cpu-time"] * options.cpu_time):
                 note("kvant", row["kv"], depth, float(row["prefill_tps"]), float(row["decode_tps"]))
-                cache_bytes[depth, "kvant", row["kv"]] = int(row["cache_bytes"])
             for (cache, flash), context in contexts.items():
-                p, d = measure(context, ids, depth, options.decode, options.prefill)
-                note("llama.cpp", cache + (" fa" if flash else ""), depth, p, d)
-            print(f"depth {depth}, repetition {repetition + 1} of {options.reps}", file=sys.stderr)
+                for _ in range(options.reps if options.cpu_time else 1):
+                    p, d = measure(context, ids, depth, options.decode, options.prefill, clock)
+                    note("llama.cpp", cache + (" fa" if flash else ""), depth, p, d)
+            print(f"depth {depth}, repetition {repetition + 1}", file=sys.stderr)
     rows = []
     for key in prefill:
         depth, engine, kv = key
@@ -299,7 +302,10 @@ def main():
     parser.add_argument("--prefill", type=int, default=512)
     parser.add_argument("--reps", type=int, default=3)
     parser.add_argument("--json", help="also write the rows to this file")
+    parser.add_argument("--cpu-time", action="store_true", help="speed: tokens a second of processor time, one thread; for busy machines")
     options = parser.parse_args()
+    if options.cpu_time:
+        options.threads = 1
     if options.command == "quality" and not options.file:
         parser.error("quality needs a text: -f FILE")
     if options.command == "f32" and not options.peer_model:

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "commands.h"
 #include "kv_list.h"
@@ -48,6 +49,7 @@ typedef struct bench {
     kv_list list;
     kvant_session *sessions[KV_LIST_MAX];
     kvant_precision precision;
+    bool cpu_time;
     int64_t depths[MAX_DEPTHS], n_context;
     int n_depths, n_decode, n_prefill, reps;
     int32_t *ids;                     /* [n_context], the token at each position */
@@ -77,6 +79,9 @@ static bool show_progress(void *user, int64_t done, int64_t total) {
     return !interrupted;
 }
 
+/* Seconds of the clock that counts: the wall's, or this process's processor time. */
+static double clock_seconds(const bench *b) { return b->cpu_time ? (double)clock() / CLOCKS_PER_SEC : kvant_time_seconds(); }
+
 /* Brings the session to exactly `depth` tokens. */
 static int reach(bench *b, int f, int64_t depth) {
     kvant_error err = {0};
@@ -102,16 +107,16 @@ static int measure(bench *b, int d, int f) {
     if (code || interrupted) return code;
     kvant_session *s = b->sessions[f];
     cell->cache_bytes = kvant_session_cache_bytes(s);
-    double start = kvant_time_seconds();
+    double start = clock_seconds(b);
     for (int i = 0; i < b->n_decode && st == KVANT_OK; i++)
         st = kvant_session_decode(s, b->ids[depth + i], &err);
-    double decoded = kvant_time_seconds();
+    double decoded = clock_seconds(b);
     if (st != KVANT_OK) return fail_with(1, "%s: %s", b->list.items[f].name, err.message);
     if ((code = reach(b, f, depth)) != 0 || interrupted) return code;
     s = b->sessions[f];
-    double prefill_start = kvant_time_seconds();
+    double prefill_start = clock_seconds(b);
     st = kvant_session_prefill(s, b->ids + depth, b->n_prefill, show_progress, b, &err);
-    double end = kvant_time_seconds();
+    double end = clock_seconds(b);
     if (st == KVANT_ECANCELLED) return 0;
     if (st != KVANT_OK) return fail_with(1, "%s: %s", b->list.items[f].name, err.message);
     cell->decode[cell->n_reps] = b->n_decode / (decoded - start);
@@ -185,9 +190,9 @@ static int print_table(const bench *b) {
     }
     table_print(t, stdout);
     table_destroy(t);
-    printf("medians of %d: prefill of %d tokens, decode of %d; range: (fastest - slowest) / median; %s; peak memory %s, with "
-           "weights\n",
-           b->reps, b->n_prefill, b->n_decode, b->precision == KVANT_EXACT ? "float32 arithmetic" : "fast kernels",
+    printf("medians of %d: prefill of %d tokens, decode of %d, a second of %s; range: (fastest - slowest) / median\n", b->reps,
+           b->n_prefill, b->n_decode, b->cpu_time ? "processor time" : "wall time");
+    printf("%s; peak memory %s, with weights\n", b->precision == KVANT_EXACT ? "float32 arithmetic" : "fast kernels",
            format_bytes((double)kvant_peak_memory(), bytes, sizeof bytes));
     return 0;
 }
@@ -222,6 +227,7 @@ static int print_json(const bench *b) {
     json_object_set_new(root, "model", model ? model : json_string("(not UTF-8)"));
     json_object_set_new(root, "threads", json_integer(b->info.n_threads));
     json_object_set_new(root, "isa", json_string(kvant_isa_name(b->info.isa)));
+    json_object_set_new(root, "clock", json_string(b->cpu_time ? "cpu" : "wall"));
     json_object_set_new(root, "precision", json_string(b->precision == KVANT_EXACT ? "exact" : "fast"));
     json_object_set_new(root, "prefill_tokens", json_integer(b->n_prefill));
     json_object_set_new(root, "decode_tokens", json_integer(b->n_decode));
@@ -323,6 +329,8 @@ int cmd_bench(int argc, char **argv) {
     flags[n++] = (option){"--tokens", "-n", OPTION_INT, &b.n_decode, 1, 65536, "N", "decode N tokens at each depth (32)"};
     flags[n++] = (option){"--prefill", NULL, OPTION_INT, &b.n_prefill, 1, 65536, "N", "append N tokens at each depth (512)"};
     flags[n++] = (option){"--reps", NULL, OPTION_INT, &b.reps, 1, MAX_REPS, "N", "repetitions, of which the median counts (3)"};
+    flags[n++] = (option){
+        "--cpu-time", NULL, OPTION_FLAG, &b.cpu_time, 0, 0, NULL, "count processor time, for busy machines; needs --threads 1"};
     flags[n++] = (option){"--csv", NULL, OPTION_FLAG, &csv, 0, 0, NULL, "comma-separated values instead of a table"};
     flags[n++] = (option){"--json", NULL, OPTION_FLAG, &json, 0, 0, NULL, "JSON instead of a table"};
     const char *rest[1];
@@ -332,6 +340,8 @@ int cmd_bench(int argc, char **argv) {
     if ((code = kv_list_take(&b.list, &options, DEFAULT_KV)) != 0) return code;
     if ((code = options_need_model(&options.model, rest, n_rest)) != 0) return code;
     if (csv && json) return fail_with(2, "--csv and --json exclude each other");
+    if (b.cpu_time && options.load.n_threads != 1)
+        return fail_with(2, "--cpu-time needs --threads 1: it adds up what threads take");
     b.n_depths = parse_numbers("--depths", depths, 0, 1 << 24, b.depths, MAX_DEPTHS);
     if (b.n_depths < 0) return 2;
     sort_depths(&b);

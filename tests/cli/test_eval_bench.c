@@ -180,11 +180,12 @@ static void bench_gives_every_depth_and_format(void **state) {
     json_decref(root);
 }
 
-static void bench_refuses_wrong_depths(void **state) {
+static void bench_refuses_what_it_cannot_measure(void **state) {
     (void)state;
     refuses("bench -m " MODEL " --depths 0,x --kv f16", 2, "0,x");
     refuses("bench -m " MODEL " --depths 10 --kv f16 -c 20", 2, "-c 20");
     refuses("bench --depths 10", 2, "-m");
+    refuses("bench -m " MODEL " --depths 0 --cpu-time --threads 2", 2, "--threads 1");
 }
 
 int main(void) {
@@ -214,7 +215,7 @@ int main(void) {
         cmocka_unit_test(text_is_tokenized_and_chunks_begin_with_bos),
         cmocka_unit_test(wrong_formats_and_texts_are_refused_with_a_sentence),
         cmocka_unit_test(bench_gives_every_depth_and_format),
-        cmocka_unit_test(bench_refuses_wrong_depths),
+        cmocka_unit_test(bench_refuses_what_it_cannot_measure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
