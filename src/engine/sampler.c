@@ -144,7 +144,7 @@ static int32_t sample(kvant_sampler *s) {
     float max = last->logit;
     for (int i = 0; !limited && i < n; i++)
         if (s->candidates[i].logit > max) max = s->candidates[i].logit;
-    if (max == -INFINITY) return most_probable(s);
+    if (isinf(max)) return most_probable(s); /* nothing to compare with, or nothing at all */
     double total = 0;
     for (int i = 0; i < taken; i++) total += s->weights[i] = exp(((double)last[-i].logit - max) / s->params.temperature);
     double target = draw(s) * total;

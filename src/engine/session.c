@@ -82,9 +82,11 @@ static kvant_status run_chunk(kvant_session *s, const int32_t *ids, int n, float
                       kvant_status_name(st));
 }
 
-/* The tokens of the next chunk: a step, but never across the point where quantization begins. */
+/* The tokens of the next chunk: a step, but never across the point where quantization begins. mlx-lm leaves the last token of a
+ * prompt to a chunk of its own, which then reads what was quantized before it. */
 static int chunk_size(const kvant_session *s, int64_t left) {
     int64_t length = kvant_session_length(s), n = s->model->prefill_step_size;
+    if (s->model->compat_mlx && left > 1) left--;
     if (n > left) n = left;
     if (length < s->quantized_start && length + n > s->quantized_start) n = s->quantized_start - length;
     return (int)n;
@@ -112,7 +114,7 @@ kvant_status kvant_session_step(kvant_session *s, const int32_t *ids, int n, flo
     size_t n_vocab = (size_t)s->model->info.n_vocab;
     s->has_logits = false;
     for (int done = 0; done < n;) {
-        int chunk = chunk_size(s, n - done);
+        int chunk = s->model->compat_mlx ? n : chunk_size(s, n - done);
         KVANT_TRY(run_chunk(s, ids + done, chunk, logits + (size_t)done * n_vocab, chunk, err));
         done += chunk;
     }
