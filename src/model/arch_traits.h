@@ -65,7 +65,7 @@ typedef struct kvant_arch_traits {
     bool granite_scales;          /* embedding_scale, residual_scale, attention.scale, logit_scale */
     int wide_query_layers;        /* the model of so many layers has 1 / sqrt(n_embd / n_head) for 1 / sqrt(head_dim) (27B) */
     bool position_temperature;    /* attention.temperature_scale (Ministral 3) */
-    bool yarn_log_multiplier;
+    bool yarn_keys;               /* reads the corners and the log multiplier of YaRN; others have the usual ones */
     unsigned scales;
 } kvant_arch_traits;
 

@@ -188,9 +188,25 @@ static kvant_status read_scaling_type(reader *r, bool *yarn, bool *longrope, boo
                       type.size > 32 ? 32 : (int)type.size, type.data);
 }
 
+static kvant_status read_yarn(reader *r, kvant_rope_params *rope) {
+    float value, log_multiplier = 0;
+    if (r->traits->yarn_keys) {
+        KVANT_TRY(read_float_within(r, "rope.scaling.yarn_beta_fast", 1e-3f, 1e6f, 32, &value));
+        rope->beta_fast = (double)value;
+        KVANT_TRY(read_float_within(r, "rope.scaling.yarn_beta_slow", 1e-3f, 1e6f, 1, &value));
+        rope->beta_slow = (double)value;
+        KVANT_TRY(read_float_within(r, "rope.scaling.yarn_log_multiplier", 0, 1e6f, 0, &log_multiplier));
+    }
+    double stretch = 1.0 / rope->freq_scale;
+    rope->attn_factor = yarn_magnitude(stretch, 1.0);
+    if (log_multiplier != 0) rope->attn_factor /= yarn_magnitude(stretch, (double)log_multiplier);
+    rope->attn_factor /= 1.0 + 0.1 * log(stretch); /* kvant_rope_create multiplies by this */
+    return KVANT_OK;
+}
+
 static kvant_status read_rope_scaling(reader *r, kvant_hparams *hp, kvant_rope_params *rope) {
     bool yarn, none;
-    float factor, value, log_multiplier = 0;
+    float factor, value;
     int64_t original;
     KVANT_TRY(read_scaling_type(r, &yarn, &hp->longrope_type, &none));
     KVANT_TRY(read_float_within(r, "rope.scale_linear", 0, 1e6f, 0, &factor));
@@ -203,21 +219,11 @@ static kvant_status read_rope_scaling(reader *r, kvant_hparams *hp, kvant_rope_p
     rope->n_ctx_orig = original > 0 ? (double)original : (double)hp->n_context;
     hp->rope_long = (double)hp->n_context > rope->n_ctx_orig;
     hp->temperature_floor = rope->n_ctx_orig;
-    KVANT_TRY(read_float(r, "rope.scaling.yarn_ext_factor", -1, &value));
-    rope->yarn_mix = value >= 0 ? (double)value : yarn ? 1.0 : 0.0;
-    KVANT_TRY(read_float_within(r, "rope.scaling.yarn_beta_fast", 1e-3f, 1e6f, 32, &value));
-    rope->beta_fast = (double)value;
-    KVANT_TRY(read_float_within(r, "rope.scaling.yarn_beta_slow", 1e-3f, 1e6f, 1, &value));
-    rope->beta_slow = (double)value;
-    KVANT_TRY(read_float(r, "rope.scaling.yarn_attn_factor", 1, &value));
-    rope->attn_factor = (double)value;
-    if (rope->yarn_mix != 0.0) {
-        double stretch = 1.0 / rope->freq_scale;
-        if (r->traits->yarn_log_multiplier) KVANT_TRY(read_float(r, "rope.scaling.yarn_log_multiplier", 0, &log_multiplier));
-        rope->attn_factor = yarn_magnitude(stretch, 1.0);
-        if (log_multiplier != 0) rope->attn_factor /= yarn_magnitude(stretch, (double)log_multiplier);
-        rope->attn_factor /= 1.0 + 0.1 * log(stretch); /* kvant_rope_create multiplies by this */
-    }
+    rope->yarn_mix = yarn ? 1.0 : 0.0;
+    rope->beta_fast = 32.0;
+    rope->beta_slow = 1.0;
+    rope->attn_factor = 1.0;
+    if (yarn) KVANT_TRY(read_yarn(r, rope));
     KVANT_TRY(read_float(r, "rope.scaling.attn_factor", 1, &value));
     rope->attn_factor *= (double)value;
     return KVANT_OK;
@@ -282,8 +288,6 @@ static kvant_status read_scales(reader *r, kvant_hparams *hp) {
         KVANT_TRY(read_float_within(r, "attn_logit_softcapping", 0, 1e6f, t->attn_softcap_default, &hp->attn_softcap));
     if (t->final_softcap)
         KVANT_TRY(read_float_within(r, "final_logit_softcapping", 0, 1e6f, t->final_softcap_default, &hp->final_softcap));
-    KVANT_TRY(read_float(r, "expert_weights_scale", 0, &value));
-    hp->expert_weights_scale = value != 0 ? value : 1.0f;
     if (t->position_temperature) KVANT_TRY(read_float(r, "attention.temperature_scale", 0, &hp->temperature_scale));
     return KVANT_OK;
 }

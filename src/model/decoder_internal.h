@@ -23,7 +23,6 @@ typedef struct kvant_hparams {
     float norm_eps;
     float attention_scale, attn_softcap, final_softcap;
     float embedding_scale, residual_scale, logit_scale; /* factors; 1 when the family has none */
-    float expert_weights_scale;
     float temperature_scale;        /* 0: none */
     double temperature_floor;       /* positions below it are not scaled */
     bool use_rope;

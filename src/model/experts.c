@@ -55,8 +55,6 @@ static void route(const kvant_hparams *hp, kvant_workspace *w, int n) {
             weigh_topk_softmax(logits, k, chosen, weight);
         else
             weigh_softmax_topk(logits, hp->n_expert, k, chosen, weight);
-        for (int j = 0; j < k; j++)
-            weight[j] *= hp->expert_weights_scale;
     }
 }
 
