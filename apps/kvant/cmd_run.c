@@ -104,7 +104,8 @@ static int make_prompt(const run_options *o, const kvant_model *m, char **text, 
     }
     kvant_status st = kvant_chat_prompt(m, o->chat_template, messages, n, &chat, &err);
     free(typed);
-    if (st != KVANT_OK) return fail_with(st == KVANT_EINVAL ? 2 : 1, "%s", err.message);
+    bool typed_wrong = st == KVANT_EINVAL || (st == KVANT_EUNSUPPORTED && o->chat_template);
+    if (st != KVANT_OK) return fail_with(typed_wrong ? 2 : 1, "%s", err.message);
     *size = strlen(chat);
     *text = malloc(*size + 1);
     if (*text) memcpy(*text, chat, *size + 1);
