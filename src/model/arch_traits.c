@@ -33,6 +33,7 @@ static const kvant_arch_traits table[] = {
      .activation = KVANT_ACT_GELU, .gated = true, .rope_pairs = KVANT_ROPE_HALVES, .local_rope = KVANT_LOCAL_ROPE_10000,
      .window_period = 6, .final_softcap = true, .embedding_sqrt = true, .wide_query_layers = 62,
      .scales = KVANT_SCALE_QKV | KVANT_SCALE_O},
+    /* All layers have the window of attention.sliding_window, as the model was trained; llama.cpp leaves it out. */
     {.name = "phi3", .pre_norm = true, .ffn_norm_name = FFN_NORM, .gated = true, .fused_gate_up = true,
      .rope_pairs = KVANT_ROPE_HALVES, .rope_long_short = true, .window_period = 1, .scales = KVANT_SCALE_QKV | KVANT_SCALE_O},
     {.name = "gpt-oss", .pre_norm = true, .ffn_norm_name = "post_attention_norm", .activation = KVANT_ACT_SWIGLU_OAI,

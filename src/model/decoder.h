@@ -38,7 +38,8 @@ void kvant_workspace_destroy(kvant_workspace *w);
 
 /* Appends n <= n_max tokens to the sequence and computes them: positions are the sequence's length and up. logits: NULL, or
  * [n_logits][n_vocab] for the last n_logits of the n positions.
- * KVANT_EINVAL: an id outside the vocabulary. KVANT_ENOMEM, KVANT_EFULL: from the cache; the sequence is truncated to where it was.
+ * KVANT_EINVAL: an id outside the vocabulary, or n or n_logits out of range. KVANT_ENOMEM, KVANT_EFULL: from the cache; the
+ * sequence is truncated to where it was.
  * The bits of a row of logits do not depend on how tokens were split into steps, nor on the number of threads. */
 kvant_status kvant_decoder_forward(const kvant_decoder *d, kvant_workspace *w, kvant_sequence *s, const int32_t *ids, int n,
                                    kvant_precision precision, float *logits, int n_logits);

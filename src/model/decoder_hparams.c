@@ -217,6 +217,8 @@ static kvant_status read_rope_scaling(reader *r, kvant_hparams *hp, kvant_rope_p
     rope->freq_scale = factor == 0 || none ? 1.0 : 1.0 / (double)factor;
     KVANT_TRY(read_int(r, "rope.scaling.original_context_length", 0, INT_MAX, hp->n_context, &original));
     rope->n_ctx_orig = original > 0 ? (double)original : (double)hp->n_context;
+    /* LongRoPE's two sets of factors do not mix within one sequence, and how long it will get is not known: a model trained for
+     * more than the original context gets the long set for all positions, as llama.cpp does when its context is as long. */
     hp->rope_long = (double)hp->n_context > rope->n_ctx_orig;
     hp->temperature_floor = rope->n_ctx_orig;
     rope->yarn_mix = yarn ? 1.0 : 0.0;
