@@ -221,7 +221,8 @@ static void a_step_within_a_page_allocates_nothing(void **state) {
         int32_t ids[8] = {1, 2, 3, 4, 5, 6, 7, 8};
         assert_int_equal(kvant_decoder_forward(x.d, x.w, x.s, ids, 8, KVANT_FAST, logits, 1), KVANT_OK);
         uint64_t before = kvant_alloc_count();
-        for (int j = 0; j < 8; j++) assert_int_equal(kvant_decoder_forward(x.d, x.w, x.s, ids + j, 1, KVANT_FAST, logits, 1), KVANT_OK);
+        for (int j = 0; j < 8; j++)
+            assert_int_equal(kvant_decoder_forward(x.d, x.w, x.s, ids + j, 1, KVANT_FAST, logits, 1), KVANT_OK);
         assert_int_equal(kvant_alloc_count() - before, 0);
         destroy_fixture(&x);
     }
