@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "base/memory.h"
 #include "kvant/kvant.h"
 
 typedef struct setup {
@@ -212,8 +213,68 @@ static void a_token_alone_has_the_bits_of_its_row_in_a_prefill(void **state) {
     free(all);
 }
 
+/* Decoding allocates a page each 64 tokens, and nothing between. */
+static void a_decoded_token_allocates_nothing_between_pages(void **state) {
+    (void)state;
+    static const char *const kv[] = {"f16", "affine8:64", "affine4:64", "affine2:32"};
+    seed = 5;
+    float *q = random_rows(192), *k = random_rows(1100 * 64), out[192];
+    for (size_t i = 0; i < sizeof kv / sizeof kv[0]; i++)
+        for (int threads = 1; threads <= 2; threads++) {
+            const setup t = {kv[i], 3, 1, 64, 0, 0, 0, false, 0, 0};
+            kvant_context *ctx = NULL;
+            kvant_sequence *s = NULL;
+            kvant_attend_params params = {3, 0.125f, 0, NULL, KVANT_FAST};
+            assert_int_equal(kvant_context_create(threads, KVANT_ISA_BEST, &ctx, NULL), KVANT_OK);
+            kvant_cache *cache = make_cache(ctx, &t, NULL);
+            assert_int_equal(kvant_sequence_create(cache, &s), KVANT_OK);
+            assert_int_equal(kvant_sequence_append(s, 0, k, k, 1089), KVANT_OK);
+            assert_int_equal(kvant_attend(s, 0, &params, q, 1, out), KVANT_OK);
+            uint64_t before = kvant_alloc_count();
+            for (int token = 1089; token < 1152; token++) {
+                assert_int_equal(kvant_sequence_append(s, 0, k, k, 1), KVANT_OK);
+                assert_int_equal(kvant_attend(s, 0, &params, q, 1, out), KVANT_OK);
+                assert_int_equal(kvant_maybe_quantize_kv_cache(s, NULL), KVANT_OK);
+            }
+            assert_int_equal(kvant_alloc_count(), before);
+            kvant_sequence_destroy(s);
+            kvant_cache_destroy(cache);
+            kvant_context_destroy(ctx);
+        }
+    free(q);
+    free(k);
+}
+
+static void rows_whose_window_was_dropped_are_refused(void **state) {
+    (void)state;
+    const int window = 64;
+    const setup t = {"affine4:32", 2, 1, 32, 0, 0, 0, false, 0, 0};
+    kvant_context *ctx = NULL;
+    kvant_sequence *s = NULL;
+    kvant_attend_params params = {2, 0.2f, 0, NULL, KVANT_FAST};
+    float *x = random_rows(400 * 64), *out = malloc(400 * 64 * sizeof *out);
+    assert_int_equal(kvant_context_create(1, KVANT_ISA_BEST, &ctx, NULL), KVANT_OK);
+    kvant_cache *cache = make_cache(ctx, &t, &window);
+    assert_int_equal(kvant_sequence_create(cache, &s), KVANT_OK);
+    assert_int_equal(kvant_sequence_append(s, 0, x, x, 200), KVANT_OK);
+    assert_int_equal(kvant_attend(s, 0, &params, x, 200, out), KVANT_OK); /* nothing is dropped before they were attended to */
+    assert_int_equal(kvant_sequence_append(s, 0, x, x, 100), KVANT_OK);
+    assert_int_equal(kvant_attend(s, 0, &params, x, 300, out), KVANT_EINVAL);
+    assert_int_equal(kvant_attend(s, 0, &params, x, 301, out), KVANT_EINVAL);
+    assert_int_equal(kvant_attend(s, 0, &params, x, 100, out), KVANT_OK);
+    params.n_head = 0;
+    assert_int_equal(kvant_attend(s, 0, &params, x, 1, out), KVANT_EINVAL);
+    kvant_sequence_destroy(s);
+    kvant_cache_destroy(cache);
+    kvant_context_destroy(ctx);
+    free(x);
+    free(out);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(attention_equals_the_definition_in_every_format),
-                                       cmocka_unit_test(a_token_alone_has_the_bits_of_its_row_in_a_prefill)};
+                                       cmocka_unit_test(a_token_alone_has_the_bits_of_its_row_in_a_prefill),
+                                       cmocka_unit_test(a_decoded_token_allocates_nothing_between_pages),
+                                       cmocka_unit_test(rows_whose_window_was_dropped_are_refused)};
     return cmocka_run_group_tests_name("attend", tests, NULL, NULL);
 }
