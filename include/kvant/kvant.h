@@ -149,7 +149,8 @@ kvant_status kvant_sequence_truncate(kvant_sequence *s, int64_t n_tokens);
 kvant_status kvant_sequence_append(kvant_sequence *s, int layer, const float *k, const float *v, int n);
 
 /* Converts the whole sequence to the cache's formats when it has reached quantized_kv_start and is not converted yet;
- * otherwise does nothing. To be called after every prefill chunk and every generated token, with all layers equally long.
+ * otherwise does nothing. When it fails, every token is still there, some pages converted; the next call goes on.
+ * To be called after every prefill chunk and every generated token, with all layers equally long.
  * *converted (may be NULL): whether this call converted. */
 kvant_status kvant_maybe_quantize_kv_cache(kvant_sequence *s, bool *converted);
 
@@ -182,7 +183,8 @@ typedef struct kvant_attend_params {
 } kvant_attend_params;
 
 /* Causal attention of the last n appended tokens of a layer: q, out [n][n_head][head_dim]; row i attends to the tokens up to
- * and including its own, within the layer's window. The bits of a row do not depend on n or on the number of threads. */
+ * and including its own, within the layer's window. The bits of a row do not depend on n or on the number of threads.
+ * KVANT_EINVAL: more rows than tokens, heads that are no multiple, or rows of an earlier append whose window has been dropped. */
 kvant_status kvant_attend(kvant_sequence *s, int layer, const kvant_attend_params *params, const float *q, int n, float *out);
 
 #ifdef __cplusplus
