@@ -258,7 +258,7 @@ static void print_end(const answer *a, bool limit_is_typed) {
     char bytes[32], plain[32];
     size_t cache = kvant_session_cache_bytes(a->session), f16 = 0;
     bool open_line = !a->keep_text && a->last_byte && a->last_byte != '\n';
-    if (open_line && isatty(fileno(stdout)) == 1) fputc('\n', stdout);
+    if (open_line) fputc('\n', isatty(fileno(stdout)) == 1 ? stdout : stderr); /* a pipe gets the answer and nothing else */
     fflush(stdout);
     fprintf(stderr,
             "kvant: %d prompt tokens at %.1f a second, %" PRId64 " answer tokens at %.1f a second, first token after %.2f s\n",
