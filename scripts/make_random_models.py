@@ -51,6 +51,8 @@ MODELS = {
                          sinks=True, keys=dict(YARN, **{'attention.sliding_window': 6, 'expert_feed_forward_length': 'n_ff',
                                             'rope.freq_base': 150000.0})),
     'glm4': dict(arch='glm4', post_norm=True, fused_gate_up=True, own_output=False, keys={'rope.dimension_count': 'half'}),
+    'glm4-sections': dict(arch='glm4', post_norm=True, fused_gate_up=True, own_output=False, plain=True, n_layer=1, next_blocks=1,
+                          keys={'rope.dimension_sections': [1, 2, 1, 0]}),
     'glm4-fused': dict(large=True, arch='glm4', post_norm=True, fused_gate_up=True, fused_qkv=True, plain=True,
                        keys={'rope.dimension_count': 'half'}),
     'granite': dict(arch='granite', o_bias=True, ffn_bias=True, keys={
@@ -109,12 +111,16 @@ class Builder:
         if 'experts' in spec:
             ints['expert_count'], ints['expert_used_count'] = spec['experts']
         for key, value in spec.get('keys', {}).items():
-            value = s[value] if value in s else s['head_dim'] // 2 if value == 'half' else value
+            value = s[value] if isinstance(value, str) and value in s else s['head_dim'] // 2 if value == 'half' else value
             ints[key] = value
         norm_key = 'attention.layer_norm_epsilon' if spec.get('layer_norm') else 'attention.layer_norm_rms_epsilon'
         ints[norm_key] = 1e-5
+        if 'next_blocks' in spec:
+            ints['block_count'] += spec['next_blocks']
+            ints['nextn_predict_layers'] = spec['next_blocks']
         for key, value in ints.items():
-            add = {int: self.w.add_uint32, float: self.w.add_float32, str: self.w.add_string, bool: self.w.add_bool}[type(value)]
+            add = {int: self.w.add_uint32, float: self.w.add_float32, str: self.w.add_string, bool: self.w.add_bool,
+                   list: self.w.add_array}[type(value)]
             add(f'{arch}.{key}', value)
         self.w.add_string('tokenizer.ggml.model', 'no_vocab')
 
@@ -163,7 +169,7 @@ class Builder:
         if spec.get('long_short'):
             self.tensor('rope_factors_long.weight', half, base=6.0, std=1.0)
             self.tensor('rope_factors_short.weight', half, base=1.2, std=0.1)
-        for i in range(s['n_layer']):
+        for i in range(s['n_layer'] + spec.get('next_blocks', 0)):
             b = f'blk.{i}.'
             if spec.get('pre_norm', True):
                 self.norm(b + 'attn_norm', s['n_embd'])
@@ -173,6 +179,10 @@ class Builder:
                 self.norm(b + 'post_ffw_norm', s['n_embd'])
             self.attention(b)
             self.mlp(b)
+            if i >= s['n_layer']:  # guesses the token after the next one; no part of the decoder
+                self.tensor(b + 'nextn.eh_proj.weight', s['n_embd'], 2 * s['n_embd'])
+                self.norm(b + 'nextn.enorm', s['n_embd'])
+                self.norm(b + 'nextn.hnorm', s['n_embd'])
         self.w.write_header_to_file()
         self.w.write_kv_data_to_file()
         self.w.write_tensors_to_file()

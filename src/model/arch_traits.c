@@ -40,7 +40,7 @@ static const kvant_arch_traits table[] = {
      .gated = true, .rope_pairs = KVANT_ROPE_HALVES, .window_period = 2, .sinks = true,
      .gate = KVANT_GATE_TOPK_SOFTMAX, .output_required = true, .scales = KVANT_SCALE_QKV | KVANT_SCALE_O},
     {.name = "glm4", .pre_norm = true, .post_norm = true, .ffn_norm_name = FFN_NORM, .gated = true, .fused_gate_up = true,
-     .rope_pairs = KVANT_ROPE_INTERLEAVED, .scales = KVANT_SCALE_QKV | KVANT_SCALE_O},
+     .rope_pairs = KVANT_ROPE_INTERLEAVED, .rope_sections = true, .scales = KVANT_SCALE_QKV | KVANT_SCALE_O},
     {.name = "granite", .pre_norm = true, .ffn_norm_name = FFN_NORM, .gated = true, .rope_pairs = KVANT_ROPE_INTERLEAVED,
      .rope_freqs = true, .rope_long_short = true, .rope_finetuned_switch = true, .granite_scales = true,
      .gate = KVANT_GATE_SOFTMAX_TOPK, .scales = KVANT_SCALE_QKV | KVANT_SCALE_O},

@@ -50,6 +50,7 @@ typedef struct kvant_arch_traits {
     kvant_local_rope local_rope;
     bool rope_freqs;              /* reads rope_freqs.weight (Llama 3) */
     bool rope_long_short;         /* reads rope_factors_long.weight and rope_factors_short.weight */
+    bool rope_sections;           /* reads rope.dimension_sections (GLM-4V): with them pairs are halves */
     bool rope_finetuned_switch;   /* rope.scaling.finetuned = false means no RoPE at all (Granite) */
     int no_rope_step;             /* every n-th layer has no RoPE; 0: all have it */
     int window_period;            /* 0: never a window. 1: every layer. p: all but each p-th, unless the file has a pattern */

@@ -76,6 +76,8 @@ static kvant_status read_sizes(reader *r, kvant_hparams *hp) {
     int64_t v;
     KVANT_TRY(read_int(r, "block_count", 1, KVANT_MAX_LAYERS, -1, &v));
     hp->n_layer = (int)v;
+    KVANT_TRY(read_int(r, "nextn_predict_layers", 0, hp->n_layer - 1, 0, &v));
+    hp->n_layer -= (int)v; /* the last blocks guess further tokens ahead; they are no part of the decoder */
     KVANT_TRY(read_int(r, "embedding_length", 1, 1 << 17, -1, &v));
     hp->n_embd = (int)v;
     KVANT_TRY(read_int(r, "context_length", 1, INT_MAX, -1, &v));
@@ -231,6 +233,33 @@ static kvant_status read_rope_scaling(reader *r, kvant_hparams *hp, kvant_rope_p
     return KVANT_OK;
 }
 
+/* How many pairs turn by each dimension of an image position, in cycles of the whole. A text has one position, which stands in
+ * the first three, and 0 in the fourth: so nothing but the pairing changes, as long as no pair belongs to the fourth. */
+static kvant_status read_sections(reader *r, kvant_rope_params *rope) {
+    const char *key = key_of(r, "rope.dimension_sections");
+    const kvant_gguf_value *v = kvant_gguf_find(r->f, key);
+    int64_t section[4] = {0};
+    if (!v || v->type != KVANT_GGUF_ARRAY || v->element_type == KVANT_GGUF_STRING) return KVANT_OK;
+    for (uint64_t i = 0; i < v->n_elements && i < 4; i++) {
+        section[i] = kvant_gguf_array_int(v, i);
+        if (section[i] < 0 || section[i] > 4096)
+            return kvant_fail(r->err, KVANT_EFORMAT, "%s: %s should be within 0..4096, found %lld", r->f->path, key,
+                              (long long)section[i]);
+        if (section[i] != 0 && !r->traits->rope_sections)
+            return kvant_fail(r->err, KVANT_EUNSUPPORTED,
+                              "%s: %s: positions in several dimensions (image models), which Kvant does not support for %s",
+                              r->f->path, key, r->traits->name);
+    }
+    if (section[0] == 0 || section[1] == 0) return KVANT_OK;
+    int64_t of_text = section[0] + section[1] + section[2];
+    if (section[3] > 0 && rope->n_rot / 2 > of_text)
+        return kvant_fail(r->err, KVANT_EUNSUPPORTED,
+                          "%s: %s should cover %d pairs by its first three numbers, which Kvant supports alone, found %lld",
+                          r->f->path, key, rope->n_rot / 2, (long long)of_text);
+    rope->pairs = KVANT_ROPE_HALVES;
+    return KVANT_OK;
+}
+
 static kvant_status read_rope(reader *r, kvant_hparams *hp) {
     kvant_rope_params *rope = &hp->rope;
     float base, local_base;
@@ -242,16 +271,7 @@ static kvant_status read_rope(reader *r, kvant_hparams *hp) {
     KVANT_TRY(read_rope_scaling(r, hp, rope));
     KVANT_TRY(kvant_gguf_bool_or(r->f, key_of(r, "rope.scaling.finetuned"), true, &finetuned, r->err));
     hp->use_rope = hp->n_rot > 0 && !(r->traits->rope_finetuned_switch && !finetuned);
-    const kvant_gguf_value *sections = kvant_gguf_find(r->f, key_of(r, "rope.dimension_sections"));
-    if (sections && sections->type == KVANT_GGUF_ARRAY && sections->element_type != KVANT_GGUF_STRING) {
-        for (uint64_t i = 0; i < sections->n_elements && i < 4; i++) {
-            if (kvant_gguf_array_int(sections, i) != 0)
-                return kvant_fail(r->err, KVANT_EUNSUPPORTED,
-                                  "%s: %s: positions in several dimensions (image models), which Kvant "
-                                  "does not support",
-                                  r->f->path, r->key);
-        }
-    }
+    KVANT_TRY(read_sections(r, rope));
     hp->local_rope = *rope;
     if (r->traits->local_rope != KVANT_LOCAL_ROPE_SAME) hp->local_rope.freq_scale = 1.0;
     if (r->traits->local_rope == KVANT_LOCAL_ROPE_PLAIN) {
