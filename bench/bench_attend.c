@@ -95,9 +95,10 @@ static void bench_one(const char *format, const shape *p, int threads, int depth
     }
     double token_heads = (double)depth * p->n_kv_head;
     double macs = 2.0 * (depth - CHUNK / 2) * (double)CHUNK * (double)q_row;
-    printf("%-11s %-5s %2d/%d x %-4d %6d %3d  %8.2f %7.2f  %9.2f %8.1f  %8.1f\n", format, precision == KVANT_EXACT ? "exact" : "fast",
-           p->n_head, p->n_kv_head, p->head_dim, depth, threads, decode * 1e9 / token_heads, (double)layer_bytes / decode / 1e9,
-           prefill * 1e3, macs / prefill / 1e9, append * 1e9 / (CHUNK * p->n_kv_head));
+    printf("%-11s %-5s %2d/%d x %-4d %6d %3d  %8.2f %7.2f  %9.2f %8.1f  %8.1f\n", format,
+           precision == KVANT_EXACT ? "exact" : "fast", p->n_head, p->n_kv_head, p->head_dim, depth, threads,
+           decode * 1e9 / token_heads, (double)layer_bytes / decode / 1e9, prefill * 1e3, macs / prefill / 1e9,
+           append * 1e9 / (CHUNK * p->n_kv_head));
     fflush(stdout);
     kvant_sequence_destroy(s);
     kvant_cache_destroy(cache);

@@ -39,7 +39,8 @@ static size_t attend(kvant_context *ctx, const char *format, float out[N_HEAD][H
 }
 
 static void fill(float *x, size_t n) {
-    while (n--) *x++ = (float)rand() / (float)RAND_MAX * 2 - 1;
+    while (n--)
+        *x++ = (float)rand() / (float)RAND_MAX * 2 - 1;
 }
 
 int main(int argc, char **argv) {
@@ -52,7 +53,8 @@ int main(int argc, char **argv) {
     fill(&q[0][0][0], sizeof q / sizeof(float));
     size_t full = attend(ctx, "f32", exact), packed = attend(ctx, format, out);
     double worst = 0;
-    for (int i = 0; i < N_HEAD * HEAD_DIM; i++) worst = fmax(worst, fabs((&out[0][0])[i] - (&exact[0][0])[i]));
+    for (int i = 0; i < N_HEAD * HEAD_DIM; i++)
+        worst = fmax(worst, fabs((&out[0][0])[i] - (&exact[0][0])[i]));
     printf("%d tokens: f32 %zu bytes, %s %zu bytes; largest difference of an output %.2g\n", TOKENS, full, format, packed, worst);
     kvant_context_destroy(ctx);
     return 0;

@@ -40,7 +40,7 @@ struct kvant_attend_scratch {
     softmax_state *partial;  /* [n_kv_head][RUNS_AT_ONCE] of decode */
     softmax_state *total;    /* [n_kv_head], behind partial */
     void *partial_memory;
-    size_t partial_columns;  /* columns that each of these states has room for */
+    size_t partial_columns; /* columns that each of these states has room for */
 };
 
 static size_t state_floats(size_t columns, size_t stride) { return columns * (stride + 2); }
@@ -94,7 +94,8 @@ static kvant_status scratch_create(const kvant_cache *cache, kvant_attend_scratc
     s->workers = kvant_alloc((size_t)s->n_worker, sizeof *s->workers);
     kvant_status st = s->workers ? KVANT_OK : KVANT_ENOMEM;
     if (!s->workers) s->n_worker = 0;
-    for (int i = 0; i < s->n_worker && st == KVANT_OK; i++) st = worker_create(head_dim, s->stride, &s->workers[i]);
+    for (int i = 0; i < s->n_worker && st == KVANT_OK; i++)
+        st = worker_create(head_dim, s->stride, &s->workers[i]);
     if (st != KVANT_OK) {
         scratch_destroy(s);
         return st;
@@ -116,7 +117,8 @@ static kvant_status reserve_partial(const kvant_cache *cache, kvant_attend_scrat
     }
     kvant_free(s->partial);
     kvant_free_aligned(s->partial_memory);
-    for (size_t i = 0; i < n; i++) partial[i] = state_at(memory + i * floats, columns, s->stride);
+    for (size_t i = 0; i < n; i++)
+        partial[i] = state_at(memory + i * floats, columns, s->stride);
     s->partial = partial;
     s->total = partial + (size_t)cache->config.n_kv_head * RUNS_AT_ONCE;
     s->partial_memory = memory;
@@ -133,11 +135,11 @@ typedef struct attend_job {
     const kvant_attend_params *params;
     const float *q;
     float *out;
-    int n, group;      /* query tokens; query heads of a KV head */
-    int64_t first;     /* position of the first query */
+    int n, group;       /* query tokens; query heads of a KV head */
+    int64_t first;      /* position of the first query */
     int n_run, n_block; /* runs of pages; blocks of columns for each KV head */
     int block_columns;
-    int run_first;     /* decode: the first run of this round */
+    int run_first; /* decode: the first run of this round */
     kvant_attend_scratch *scratch;
     const kvant_kernels *k;
 } attend_job;
@@ -174,14 +176,16 @@ static void prepare_for(const attend_job *j, const kvant_part *part, worker_scra
 }
 
 static void reset_state(softmax_state *st, int n, size_t stride) {
-    for (int c = 0; c < n; c++) st->max[c] = -INFINITY;
+    for (int c = 0; c < n; c++)
+        st->max[c] = -INFINITY;
     memset(st->sum, 0, (size_t)n * sizeof(float));
     memset(st->acc, 0, (size_t)n * stride * sizeof(float));
 }
 
 /* Scores that the query at `position` may not see become -inf. */
 static void mask_scores(float *scores, kvant_window w, int64_t page_first, int64_t position) {
-    int64_t low = w.size > 0 ? position - w.size + 1 - page_first : 0, high = position + 1 - page_first, keep = w.keep - page_first;
+    int64_t low = w.size > 0 ? position - w.size + 1 - page_first : 0, high = position + 1 - page_first,
+            keep = w.keep - page_first;
     for (int64_t t = 0; t < TOKENS; t++)
         if (t >= high || (t < low && t >= keep)) scores[t] = -INFINITY;
 }
@@ -196,8 +200,10 @@ static void softmax_page(const attend_job *j, float *scores, softmax_state *st, 
     if (max > st->max[c]) {
         float shrink = st->max[c] == -INFINITY ? 0.0f : expf(st->max[c] - max);
         st->sum[c] *= shrink;
-        if (shrink != 0.0f) j->k->scale_f32(st->acc + (size_t)c * stride, shrink, (int)stride);
-        else memset(st->acc + (size_t)c * stride, 0, stride * sizeof(float));
+        if (shrink != 0.0f)
+            j->k->scale_f32(st->acc + (size_t)c * stride, shrink, (int)stride);
+        else
+            memset(st->acc + (size_t)c * stride, 0, stride * sizeof(float));
         st->max[c] = max;
     }
     st->sum[c] += j->k->exp_sum(scores, TOKENS, st->max[c]);
@@ -223,9 +229,11 @@ static void attend_page(const attend_job *j, int index, const kvant_page *next, 
     int n = w->query.n, from = 0, to = n;
     if (!page) return;
     /* Columns are in the order of their positions: those before the page, and those whose window has left it, see nothing. */
-    while (from < n && column_position(j, c0 + from) < first) from++;
+    while (from < n && column_position(j, c0 + from) < first)
+        from++;
     if (j->window.size > 0 && first >= j->window.keep)
-        while (to > from && column_position(j, c0 + to - 1) - last >= j->window.size) to--;
+        while (to > from && column_position(j, c0 + to - 1) - last >= j->window.size)
+            to--;
     if (from == to) return;
     const kvant_part *k = &page->layout->k, *v = &page->layout->v;
     prepare_for(j, k, w);
@@ -235,7 +243,8 @@ static void attend_page(const attend_job *j, int index, const kvant_page *next, 
         float *scores = w->scores + (size_t)c * TOKENS, cap = j->params->softcap;
         int64_t position = column_position(j, c0 + c);
         if (cap > 0.0f)
-            for (int t = 0; t < TOKENS; t++) scores[t] = cap * tanhf(scores[t] / cap);
+            for (int t = 0; t < TOKENS; t++)
+                scores[t] = cap * tanhf(scores[t] / cap);
         bool whole = position >= last && (j->window.size == 0 || position - first < j->window.size);
         if (!whole) mask_scores(scores, j->window, first, position);
         softmax_page(j, scores, st, c, stride);
@@ -321,7 +330,8 @@ static void run_task(void *arg, int task, int worker) {
 /* Rounds of runs: each round is computed in parallel, then merged in order into the total of its KV head. */
 static void attend_few(attend_job *j) {
     int n_kv_head = j->s->cache->config.n_kv_head, columns = j->n * j->group;
-    for (int h = 0; h < n_kv_head; h++) reset_state(&j->scratch->total[h], columns, j->scratch->stride);
+    for (int h = 0; h < n_kv_head; h++)
+        reset_state(&j->scratch->total[h], columns, j->scratch->stride);
     for (; j->run_first < j->n_run; j->run_first += RUNS_AT_ONCE) {
         int n = j->n_run - j->run_first < RUNS_AT_ONCE ? j->n_run - j->run_first : RUNS_AT_ONCE;
         kvant_pool_run(j->s->cache->ctx->pool, n * n_kv_head, run_task, j);
@@ -329,7 +339,8 @@ static void attend_few(attend_job *j) {
             for (int i = 0; i < n; i++)
                 merge_run(j, &j->scratch->total[h], &j->scratch->partial[h * RUNS_AT_ONCE + i], columns);
     }
-    for (int h = 0; h < n_kv_head; h++) finish_columns(j, h, 0, columns, &j->scratch->total[h]);
+    for (int h = 0; h < n_kv_head; h++)
+        finish_columns(j, h, 0, columns, &j->scratch->total[h]);
 }
 
 kvant_status kvant_attend(kvant_sequence *s, int layer, const kvant_attend_params *params, const float *q, int n, float *out) {
@@ -341,8 +352,15 @@ kvant_status kvant_attend(kvant_sequence *s, int layer, const kvant_attend_param
         KVANT_TRY(scratch_create(cache, &cache->attend_scratch));
         cache->attend_scratch_destroy = scratch_destroy;
     }
-    attend_job j = {.s = s, .layer = &s->layers[layer], .window = cache->windows[layer], .params = params, .q = q, .out = out,
-                    .n = n, .group = params->n_head / cache->config.n_kv_head, .scratch = cache->attend_scratch,
+    attend_job j = {.s = s,
+                    .layer = &s->layers[layer],
+                    .window = cache->windows[layer],
+                    .params = params,
+                    .q = q,
+                    .out = out,
+                    .n = n,
+                    .group = params->n_head / cache->config.n_kv_head,
+                    .scratch = cache->attend_scratch,
                     .k = cache->ctx->kernels};
     j.first = j.layer->length - n;
     /* Rows of an earlier append, whose window has been dropped since. */

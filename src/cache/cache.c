@@ -60,7 +60,8 @@ kvant_status kvant_cache_create(kvant_context *ctx, const kvant_cache_config *co
     c->config = *config;
     c->config.layer_window = NULL;
     c->windows = windows;
-    for (int i = 0; i < config->n_layer; i++) windows[i] = layer_window(config, i);
+    for (int i = 0; i < config->n_layer; i++)
+        windows[i] = layer_window(config, i);
     c->plain = make_layout(&f16, &f16, config->n_kv_head, config->head_dim);
     c->packed = make_layout(&config->k, &config->v, config->n_kv_head, config->head_dim);
     c->quantizes = config->k.codec != KVANT_CODEC_F16 || config->v.codec != KVANT_CODEC_F16;

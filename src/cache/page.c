@@ -36,15 +36,17 @@ void kvant_page_release(kvant_cache *cache, kvant_page *page) {
     kvant_free_aligned(page);
 }
 
-static void convert_part(const kvant_part *from, const uint8_t *src, const kvant_part *to, uint8_t *dst, int n) {
+static void convert_part(const kvant_part *from, const uint8_t *src, const kvant_part *to, uint8_t *dst, int n,
+                         const kvant_kernels *k) {
     float x[KVANT_HEAD_DIM_MAX];
     for (int slot = 0; slot < n; slot++) {
         from->codec->decode(from, src, slot, x);
-        to->codec->encode(to, dst, slot, x);
+        to->codec->encode(to, dst, slot, x, k);
     }
 }
 
-kvant_status kvant_page_convert(kvant_cache *cache, const kvant_page *page, int n, const kvant_page_layout *layout, kvant_page **out) {
+kvant_status kvant_page_convert(kvant_cache *cache, const kvant_page *page, int n, const kvant_page_layout *layout,
+                                kvant_page **out) {
     kvant_page *copy;
     KVANT_TRY(create_page(cache, layout, page->n_references == 1 ? page->layout->bytes : 0, &copy));
     if (layout == page->layout) { /* encoding again would not give the same codes */
@@ -53,8 +55,8 @@ kvant_status kvant_page_convert(kvant_cache *cache, const kvant_page *page, int 
         return KVANT_OK;
     }
     for (int h = 0; h < layout->n_kv_head; h++) {
-        convert_part(&page->layout->k, kvant_page_k(page, h), &layout->k, kvant_page_k(copy, h), n);
-        convert_part(&page->layout->v, kvant_page_v(page, h), &layout->v, kvant_page_v(copy, h), n);
+        convert_part(&page->layout->k, kvant_page_k(page, h), &layout->k, kvant_page_k(copy, h), n, cache->ctx->kernels);
+        convert_part(&page->layout->v, kvant_page_v(page, h), &layout->v, kvant_page_v(copy, h), n, cache->ctx->kernels);
     }
     *out = copy;
     return KVANT_OK;

@@ -41,11 +41,11 @@ typedef struct kvant_attend_scratch kvant_attend_scratch;
 
 struct kvant_cache {
     kvant_context *ctx;
-    kvant_cache_config config;        /* layer_window is NULL here: see windows */
-    kvant_window *windows;            /* [n_layer] */
-    kvant_page_layout plain, packed;  /* f16, and the formats of the cache */
-    bool quantizes;                   /* packed differs from plain */
-    size_t bytes;                     /* of all pages in use */
+    kvant_cache_config config;       /* layer_window is NULL here: see windows */
+    kvant_window *windows;           /* [n_layer] */
+    kvant_page_layout plain, packed; /* f16, and the formats of the cache */
+    bool quantizes;                  /* packed differs from plain */
+    size_t bytes;                    /* of all pages in use */
     int n_sequences;
     kvant_attend_scratch *attend_scratch; /* NULL until the first attention */
     void (*attend_scratch_destroy)(kvant_attend_scratch *);
@@ -54,13 +54,13 @@ struct kvant_cache {
 typedef struct kvant_layer {
     kvant_page **pages; /* [room], absolute page index */
     int n_pages, room;
-    int first_kept;     /* pages [1 or 0 .. first_kept) were dropped by the window (page 0 stays where first tokens do) */
+    int first_kept; /* pages [1 or 0 .. first_kept) were dropped by the window (page 0 stays where first tokens do) */
     int64_t length;
 } kvant_layer;
 
 struct kvant_sequence {
     kvant_cache *cache;
-    bool packed; /* new tokens are stored in the cache's formats */
+    bool packed;         /* new tokens are stored in the cache's formats */
     kvant_layer *layers; /* [n_layer] */
 };
 
@@ -70,6 +70,7 @@ kvant_page *kvant_page_share(kvant_page *page);
 void kvant_page_release(kvant_cache *cache, kvant_page *page);
 /* A copy of a page in a layout: byte for byte in its own, else its first n tokens decoded and encoded again. A page with one
  * reference is expected to be released next: its bytes do not count against the budget. */
-kvant_status kvant_page_convert(kvant_cache *cache, const kvant_page *page, int n, const kvant_page_layout *layout, kvant_page **out);
+kvant_status kvant_page_convert(kvant_cache *cache, const kvant_page *page, int n, const kvant_page_layout *layout,
+                                kvant_page **out);
 
 #endif

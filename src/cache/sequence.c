@@ -48,7 +48,8 @@ void kvant_sequence_destroy(kvant_sequence *s) {
 static kvant_status reserve_pages(kvant_layer *l, int n) {
     if (n <= l->room) return KVANT_OK;
     int room = l->room ? l->room : 16;
-    while (room < n) room *= 2;
+    while (room < n)
+        room *= 2;
     kvant_page **pages = kvant_realloc(l->pages, (size_t)room, sizeof *pages);
     if (!pages) return KVANT_ENOMEM;
     l->pages = pages;
@@ -67,7 +68,8 @@ kvant_status kvant_sequence_fork(const kvant_sequence *s, kvant_sequence **out) 
             kvant_sequence_destroy(copy);
             return KVANT_ENOMEM;
         }
-        for (int p = 0; p < from->n_pages; p++) to->pages[p] = kvant_page_share(from->pages[p]);
+        for (int p = 0; p < from->n_pages; p++)
+            to->pages[p] = kvant_page_share(from->pages[p]);
         to->n_pages = from->n_pages;
         to->first_kept = from->first_kept;
         to->length = from->length;
@@ -147,6 +149,7 @@ static kvant_status grow(kvant_sequence *s, kvant_layer *l, int n) {
 typedef struct append_job {
     const kvant_layer *layer;
     const kvant_cache_config *config;
+    const kvant_kernels *kernels;
     int64_t first; /* position of token 0 */
     int n, first_page;
     const float *k, *v;
@@ -164,8 +167,8 @@ static void append_task(void *arg, int task, int worker) {
     if (end > job->first + job->n) end = job->first + job->n;
     for (int64_t t = begin; t < end; t++) {
         size_t at = ((size_t)(t - job->first) * (size_t)n_head + (size_t)head) * (size_t)job->config->head_dim;
-        k->codec->encode(k, kvant_page_k(page, head), (int)(t % TOKENS), job->k + at);
-        v->codec->encode(v, kvant_page_v(page, head), (int)(t % TOKENS), job->v + at);
+        k->codec->encode(k, kvant_page_k(page, head), (int)(t % TOKENS), job->k + at, job->kernels);
+        v->codec->encode(v, kvant_page_v(page, head), (int)(t % TOKENS), job->v + at, job->kernels);
     }
 }
 
@@ -177,10 +180,11 @@ kvant_status kvant_sequence_append(kvant_sequence *s, int layer, const float *k,
     if (l->length > (INT64_C(1) << 36) - n) return KVANT_EFULL;
     drop_unseen(s, layer, l->length);
     KVANT_TRY(grow(s, l, n));
-    append_job job = {l, &cache->config, l->length, n, (int)(l->length / TOKENS), k, v};
+    append_job job = {l, &cache->config, cache->ctx->kernels, l->length, n, (int)(l->length / TOKENS), k, v};
     int n_task = (l->n_pages - job.first_page) * cache->config.n_kv_head;
     if (n < POOL_MIN) {
-        for (int t = 0; t < n_task; t++) append_task(&job, t, 0);
+        for (int t = 0; t < n_task; t++)
+            append_task(&job, t, 0);
     } else {
         kvant_pool_run(cache->ctx->pool, n_task, append_task, &job);
     }
@@ -212,7 +216,8 @@ static kvant_status convert_sequence(kvant_sequence *s) {
 kvant_status kvant_maybe_quantize_kv_cache(kvant_sequence *s, bool *converted) {
     bool due = !s->packed && s->cache->quantizes && kvant_sequence_length(s) >= s->cache->config.quantized_kv_start;
     if (converted) *converted = false;
-    for (int i = 0; i < n_layer(s); i++) drop_unseen(s, i, s->layers[i].length);
+    for (int i = 0; i < n_layer(s); i++)
+        drop_unseen(s, i, s->layers[i].length);
     if (!due) return KVANT_OK;
     KVANT_TRY(convert_sequence(s));
     if (converted) *converted = true;
@@ -224,7 +229,8 @@ kvant_status kvant_maybe_quantize_kv_cache(kvant_sequence *s, bool *converted) {
 int kvant_sequence_page_count(const kvant_sequence *s, int layer) {
     int n = 0;
     if (layer < 0 || layer >= n_layer(s)) return 0;
-    for (int i = 0; i < s->layers[layer].n_pages; i++) n += s->layers[layer].pages[i] != NULL;
+    for (int i = 0; i < s->layers[layer].n_pages; i++)
+        n += s->layers[layer].pages[i] != NULL;
     return n;
 }
 
@@ -235,8 +241,9 @@ kvant_status kvant_sequence_page_info(const kvant_sequence *s, int layer, int in
         const kvant_page *p = l->pages[i];
         if (!p || index-- > 0) continue;
         int64_t first = (int64_t)i * TOKENS, rest = l->length - first;
-        *out = (kvant_page_info){first, rest < TOKENS ? (int)rest : TOKENS, p->layout->k.format, p->layout->v.format,
-                                 p->layout->bytes, p->n_references};
+        *out = (kvant_page_info){
+            first,          rest < TOKENS ? (int)rest : TOKENS, p->layout->k.format, p->layout->v.format, p->layout->bytes,
+            p->n_references};
         return KVANT_OK;
     }
     return KVANT_EINVAL;

@@ -14,12 +14,43 @@
 /* rint for |x| < 2^22, ties to even, without a call. */
 static float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
-void kvant_affine_group(const float *x, int group, int bits, uint8_t *codes, uint16_t *scale_out, uint16_t *bias_out) {
-    float levels = (float)((1 << bits) - 1), min = x[0], max = x[0];
-    for (int i = 1; i < group; i++) {
-        if (x[i] < min) min = x[i];
-        if (x[i] > max) max = x[i];
+#define LANES 16 /* independent lanes, so that a compiler may use registers of any width without changing a bit */
+
+/* The smallest and largest of the values that are numbers; 0 and 0 where none is. */
+static void find_range(const float *x, int n, float *min_out, float *max_out) {
+    float low[LANES], high[LANES], min = INFINITY, max = -INFINITY;
+    for (int j = 0; j < LANES; j++) {
+        low[j] = INFINITY;
+        high[j] = -INFINITY;
     }
+    for (int i = 0; i < n; i += LANES)
+        for (int j = 0; j < LANES; j++) {
+            low[j] = x[i + j] < low[j] ? x[i + j] : low[j];
+            high[j] = x[i + j] > high[j] ? x[i + j] : high[j];
+        }
+    for (int j = 0; j < LANES; j++) {
+        min = low[j] < min ? low[j] : min;
+        max = high[j] > max ? high[j] : max;
+    }
+    *min_out = min <= max ? min : 0.0f;
+    *max_out = min <= max ? max : 0.0f;
+}
+
+static void find_codes(const float *restrict x, float bias, float scale, float levels, uint8_t *restrict codes) {
+    int32_t whole[LANES];
+    for (int j = 0; j < LANES; j++) {
+        float step = (x[j] - bias) / scale;
+        step = step > 0.0f ? step : 0.0f; /* also what is not a number */
+        step = step > levels ? levels : step;
+        whole[j] = (int32_t)round_even(step);
+    }
+    for (int j = 0; j < LANES; j++)
+        codes[j] = (uint8_t)whole[j];
+}
+
+void kvant_affine_group(const float *x, int group, int bits, uint8_t *codes, uint16_t *scale_out, uint16_t *bias_out) {
+    float levels = (float)((1 << bits) - 1), min, max;
+    find_range(x, group, &min, &max);
     float scale = (max - min) / levels;
     if (!(scale > 1e-7f)) scale = 1e-7f;
     bool from_min = fabsf(min) > fabsf(max);
@@ -30,12 +61,8 @@ void kvant_affine_group(const float *x, int group, int bits, uint8_t *codes, uin
         scale = edge / steps;
         bias = edge;
     }
-    for (int i = 0; i < group; i++) {
-        float step = (x[i] - bias) / scale;
-        if (!(step > 0.0f)) step = 0.0f; /* also what is not a number */
-        if (step > levels) step = levels;
-        codes[i] = (uint8_t)round_even(step);
-    }
+    for (int i = 0; i < group; i += LANES)
+        find_codes(x + i, bias, scale, levels, codes + i);
     *scale_out = kvant_f32_to_f16(scale);
     *bias_out = kvant_f32_to_f16(bias);
 }

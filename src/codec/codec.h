@@ -30,13 +30,13 @@ typedef struct kvant_part {
 
 /* Scratch of one worker; see kvant_codec_scratch_create. */
 typedef struct kvant_codec_scratch {
-    uint8_t *tile;   /* [KVANT_PAGE_TOKENS][head_dim] bytes */
-    float *tile_f32; /* one panel: [max(head_dim, KVANT_PAGE_TOKENS)][16] */
+    uint8_t *tile;       /* [KVANT_PAGE_TOKENS][head_dim] bytes */
+    float *tile_f32;     /* one panel: [max(head_dim, KVANT_PAGE_TOKENS)][16] */
     float *scale, *bias; /* [KVANT_PAGE_TOKENS][head_dim / 32] */
-    float *w;        /* [KVANT_QUERY_MAX][KVANT_PAGE_TOKENS]: weights times scales */
-    int8_t *wq;      /* [KVANT_QUERY_MAX][KVANT_PAGE_TOKENS] */
-    float *wq_scale; /* [KVANT_QUERY_MAX][2] */
-    int16_t *wq_sum; /* [KVANT_QUERY_MAX][4] */
+    float *w;            /* [KVANT_QUERY_MAX][KVANT_PAGE_TOKENS]: weights times scales */
+    int8_t *wq;          /* [KVANT_QUERY_MAX][KVANT_PAGE_TOKENS] */
+    float *wq_scale;     /* [KVANT_QUERY_MAX][2] */
+    int16_t *wq_sum;     /* [KVANT_QUERY_MAX][4] */
     void *memory;
 } kvant_codec_scratch;
 
@@ -63,8 +63,8 @@ struct kvant_codec {
     size_t (*part_bytes)(const kvant_format *f, kvant_side side, int head_dim);
     /* Whether queries and weights may be rounded to int8 (KVANT_FAST): their rounding must stay well below the format's error. */
     bool (*integer)(const kvant_format *f);
-    /* x [head_dim] -> slot 0..63; other slots are untouched. */
-    void (*encode)(const kvant_part *part, uint8_t *bytes, int slot, const float *x);
+    /* x [head_dim] -> slot 0..63; other slots are untouched. The bytes are the same with the kernels of any level. */
+    void (*encode)(const kvant_part *part, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k);
     void (*decode)(const kvant_part *part, const uint8_t *bytes, int slot, float *x);
     /* scores [q->n][KVANT_PAGE_TOKENS] = K part . queries (written). */
     void (*score)(const kvant_part *part, const uint8_t *bytes, const kvant_query *q, float *scores, const kvant_kernels *k,
@@ -78,6 +78,9 @@ struct kvant_codec {
 const kvant_codec *kvant_codec_find(kvant_codec_id id);
 /* A part of a checked format. */
 kvant_part kvant_part_make(const kvant_format *f, kvant_side side, int head_dim);
+
+/* x [n] as binary16, to nearest; magnitudes above 65504 become 65504 and what is not a number 0. n <= KVANT_HEAD_DIM_MAX. */
+void kvant_round_to_half(uint16_t *y, const float *x, int n, const kvant_kernels *k);
 
 extern const kvant_codec kvant_codec_f16, kvant_codec_f32, kvant_codec_affine;
 

@@ -9,7 +9,6 @@
  * 8-bit codes are stored minus 128 ("s" tiles); the bias grows by 128 scales when it is read.
  *
  * Not here: the choice of codes (affine_rule.c). */
-#include <math.h>
 #include <string.h>
 
 #include "base/half.h"
@@ -26,8 +25,9 @@ static kvant_status check_affine(const kvant_format *f, int head_dim, kvant_erro
     int nearest = head_dim % 128 == 0 ? 128 : head_dim % 64 == 0 ? 64 : head_dim % 32 == 0 ? 32 : 0;
     if (nearest > f->group) nearest = f->group;
     if (nearest == 0 || head_dim > KVANT_HEAD_DIM_MAX)
-        return kvant_fail(err, KVANT_EUNSUPPORTED, "format %s: head_dim %d is not a multiple of 32 up to %d; the nearest format is f16",
-                          name, head_dim, KVANT_HEAD_DIM_MAX);
+        return kvant_fail(err, KVANT_EUNSUPPORTED,
+                          "format %s: head_dim %d is not a multiple of 32 up to %d; the nearest format is f16", name, head_dim,
+                          KVANT_HEAD_DIM_MAX);
     return kvant_fail(err, KVANT_EUNSUPPORTED,
                       "format %s: groups of %d do not divide head_dim %d; the nearest format is affine%d:%d", name, f->group,
                       head_dim, f->bits, nearest);
@@ -58,32 +58,75 @@ static size_t scale_at(const kvant_part *part, int slot, int group) {
     return (size_t)(group * TOKENS + slot);
 }
 
-/* One code of a packed panel at (row, column): planes as in kernel/kernels.h. */
-static void put_code(uint8_t *panel, int bits, int row, int column, uint8_t code) {
-    uint8_t *at = panel + (size_t)(column / 32) * 64 * (size_t)bits + 4 * row + column % 4;
-    int chunk = column % 32 / 4;
+/* The codes of one row of a K panel: n columns, 4 rows of bytes apart in every plane (kernel/kernels.h). */
+static void put_row(uint8_t *panel, int bits, int row, const uint8_t *codes, int n) {
+    for (const uint8_t *c = codes; c < codes + n; c += KVANT_BLOCK, panel += 64 * bits) {
+        uint8_t *at = panel + 4 * row;
+        int shift = 0;
+        for (int i = 0; bits == 8 && i < 8; i++)
+            for (int j = 0; j < 4; j++)
+                at[64 * i + j] = (uint8_t)(c[4 * i + j] ^ 0x80);
+        if (bits == 8) continue;
+        if (bits >= 4) {
+            for (int i = 0; i < 4; i++)
+                for (int j = 0; j < 4; j++)
+                    at[64 * i + j] = (uint8_t)((c[8 * i + j] & 15) | c[8 * i + 4 + j] << 4);
+            at += 256;
+            shift = 4;
+        }
+        if (bits - shift >= 2) {
+            for (int i = 0; i < 2; i++)
+                for (int j = 0; j < 4; j++) {
+                    int b = 0;
+                    for (int m = 0; m < 4; m++)
+                        b |= (c[16 * i + 4 * m + j] >> shift & 3) << 2 * m;
+                    at[64 * i + j] = (uint8_t)b;
+                }
+            at += 128;
+            shift += 2;
+        }
+        for (int j = 0; bits > shift && j < 4; j++) {
+            int b = 0;
+            for (int m = 0; m < 8; m++)
+                b |= (c[4 * m + j] >> shift & 1) << m;
+            at[j] = (uint8_t)b;
+        }
+    }
+}
+
+/* One field of a byte for each of n rows of V panels `step` bytes apart. */
+static void put_field(uint8_t *at, size_t step, int up, int mask, int shift, const uint8_t *codes, int n) {
+    for (const uint8_t *c = codes; c < codes + n; c += ROWS, at += step)
+        for (int r = 0; r < ROWS; r++)
+            at[4 * r] = (uint8_t)((at[4 * r] & ~(mask << up)) | (c[r] >> shift & mask) << up);
+}
+
+/* The codes of one column of the V panels: element i of a token is row i. */
+static void put_column(uint8_t *panels, int bits, int column, const uint8_t *codes, int n) {
+    size_t step = (size_t)TOKENS / KVANT_BLOCK * 64 * (size_t)bits;
+    uint8_t *at = panels + (size_t)(column / 32) * 64 * (size_t)bits + column % 4;
+    int chunk = column % 32 / 4, shift = 0;
     if (bits == 8) {
-        at[64 * chunk] = (uint8_t)(code ^ 0x80);
+        at += 64 * chunk;
+        for (const uint8_t *c = codes; c < codes + n; c += ROWS, at += step)
+            for (int r = 0; r < ROWS; r++)
+                at[4 * r] = (uint8_t)(c[r] ^ 0x80);
         return;
     }
-    int shift = 0;
     if (bits >= 4) {
-        uint8_t *b = at + 64 * (chunk / 2);
-        int up = 4 * (chunk % 2);
-        *b = (uint8_t)((*b & ~(15 << up)) | (code & 15) << up);
+        put_field(at + 64 * (chunk / 2), step, 4 * (chunk % 2), 15, 0, codes, n);
         at += 256;
         shift = 4;
     }
     if (bits - shift >= 2) {
-        uint8_t *b = at + 64 * (chunk / 4);
-        int up = 2 * (chunk % 4);
-        *b = (uint8_t)((*b & ~(3 << up)) | (code >> shift & 3) << up);
+        put_field(at + 64 * (chunk / 4), step, 2 * (chunk % 4), 3, shift, codes, n);
         at += 128;
         shift += 2;
     }
-    if (bits > shift) *at = (uint8_t)((*at & ~(1 << chunk)) | (code >> shift & 1) << chunk);
+    if (bits > shift) put_field(at, step, chunk, 1, shift, codes, n);
 }
 
+/* One code of a packed panel at (row, column): planes as in kernel/kernels.h. */
 static uint8_t get_code(const uint8_t *panel, int bits, int row, int column) {
     const uint8_t *at = panel + (size_t)(column / 32) * 64 * (size_t)bits + 4 * row + column % 4;
     int chunk = column % 32 / 4, shift = 0, code = 0;
@@ -115,25 +158,24 @@ static size_t place(const kvant_part *part, int slot, int i, int *row, int *colu
     return (size_t)(i / ROWS) * 2 * 64 * bits;
 }
 
-static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float *x) {
-    float half[KVANT_HEAD_DIM_MAX];
+/* MLX quantizes what its cache holds in half precision: the bias, one of these values, is then exact, every stored number is
+ * finite, and a token that was kept as f16 first has the same codes. */
+static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k) {
+    uint16_t half[KVANT_HEAD_DIM_MAX];
+    float rounded[KVANT_HEAD_DIM_MAX];
     uint8_t codes[KVANT_HEAD_DIM_MAX];
-    int group = part->format.group, bits = part->format.bits, row, column;
+    int d = part->head_dim, group = part->format.group, bits = part->format.bits;
     uint16_t *scales = scales_of(part, bytes), *biases = biases_of(part, bytes);
-    /* MLX quantizes what its cache holds in half precision; the bias, one of these values, is then exact. */
-    for (int i = 0; i < part->head_dim; i++) {
-        float v = x[i];
-        if (!(fabsf(v) <= 65504.0f)) v = v > 0 ? 65504.0f : v < 0 ? -65504.0f : 0.0f;
-        half[i] = kvant_f16_to_f32(kvant_f32_to_f16(v));
-    }
-    for (int g = 0; g * group < part->head_dim; g++) {
+    kvant_round_to_half(half, x, d, k);
+    k->f16_to_f32(rounded, half, d);
+    for (int g = 0; g * group < d; g++) {
         size_t at = scale_at(part, slot, g);
-        kvant_affine_group(half + g * group, group, bits, codes + g * group, &scales[at], &biases[at]);
+        kvant_affine_group(rounded + g * group, group, bits, codes + g * group, &scales[at], &biases[at]);
     }
-    for (int i = 0; i < part->head_dim; i++) {
-        size_t panel = place(part, slot, i, &row, &column);
-        put_code(bytes + panel, bits, row, column, codes[i]);
-    }
+    if (part->side == KVANT_SIDE_V)
+        put_column(bytes, bits, slot, codes, d);
+    else
+        put_row(bytes + (size_t)(slot / ROWS) * (size_t)(d / KVANT_BLOCK) * 64 * (size_t)bits, bits, slot % ROWS, codes, d);
 }
 
 static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float *x) {
@@ -148,12 +190,23 @@ static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float
 
 static const uint8_t *unpack(const kvant_format *f, const uint8_t *packed, int n_block, const kvant_kernels *k, uint8_t *tile) {
     switch (f->bits) {
-    case 2: k->unpack2(tile, packed, n_block); break;
-    case 3: k->unpack3(tile, packed, n_block); break;
-    case 4: k->unpack4(tile, packed, n_block); break;
-    case 5: k->unpack5(tile, packed, n_block); break;
-    case 6: k->unpack6(tile, packed, n_block); break;
-    default: return packed;
+    case 2:
+        k->unpack2(tile, packed, n_block);
+        break;
+    case 3:
+        k->unpack3(tile, packed, n_block);
+        break;
+    case 4:
+        k->unpack4(tile, packed, n_block);
+        break;
+    case 5:
+        k->unpack5(tile, packed, n_block);
+        break;
+    case 6:
+        k->unpack6(tile, packed, n_block);
+        break;
+    default:
+        return packed;
     }
     return tile;
 }
@@ -192,9 +245,19 @@ static void score(const kvant_part *part, const uint8_t *bytes, const kvant_quer
         if (q->integer) {
             kvant_product_f32 biases = {bias, n_block, q->n, q->q_total, d / 32, scores + p * ROWS, TOKENS};
             k->product_f32(&biases);
-            kvant_product_q8 args = {.tile = panel, .scale = scale, .scale_block = 32, .n_block = n_block, .n = q->n,
-                                     .x = q->q, .x_stride = d, .x_scale = q->q_scale, .x_scale_stride = d / 32, .x_sum = q->q_sum,
-                                     .acc = scores + p * ROWS, .acc_stride = TOKENS, .max_code = (1 << part->format.bits) - 1};
+            kvant_product_q8 args = {.tile = panel,
+                                     .scale = scale,
+                                     .scale_block = 32,
+                                     .n_block = n_block,
+                                     .n = q->n,
+                                     .x = q->q,
+                                     .x_stride = d,
+                                     .x_scale = q->q_scale,
+                                     .x_scale_stride = d / 32,
+                                     .x_sum = q->q_sum,
+                                     .acc = scores + p * ROWS,
+                                     .acc_stride = TOKENS,
+                                     .max_code = (1 << part->format.bits) - 1};
             k->product_u(&args);
             continue;
         }
@@ -205,25 +268,37 @@ static void score(const kvant_part *part, const uint8_t *bytes, const kvant_quer
 }
 
 static void multiply(float *restrict y, const float *restrict a, const float *restrict b) {
-    for (int i = 0; i < TOKENS; i++) y[i] = a[i] * b[i];
+    for (int i = 0; i < TOKENS; i++)
+        y[i] = a[i] * b[i];
 }
 
 static void add_to_group(float *row, float shift, int group) {
     for (int panel = 0; panel < group; panel += ROWS)
-        for (int i = 0; i < ROWS; i++) row[panel + i] += shift;
+        for (int i = 0; i < ROWS; i++)
+            row[panel + i] += shift;
 }
 
-/* acc[i][group] += sum over tokens of weight * scale * code, with w [n][64] the products of weight and scale; integer: int8 in wq. */
-static void mix_codes(const kvant_part *part, const uint8_t *tile, int group, int n, bool is_integer, float *acc, size_t acc_stride,
-                      const kvant_kernels *k, kvant_codec_scratch *s) {
+/* acc[i][group] += sum over tokens of weight * scale * code, with w [n][64] the products of weight and scale; integer: int8 in
+ * wq. */
+static void mix_codes(const kvant_part *part, const uint8_t *tile, int group, int n, bool is_integer, float *acc,
+                      size_t acc_stride, const kvant_kernels *k, kvant_codec_scratch *s) {
     bool is_signed = part->format.bits == 8;
     int n_panel = part->format.group / ROWS;
     for (int p = group * n_panel; p < (group + 1) * n_panel; p++) {
         const uint8_t *panel = tile + (size_t)p * ROWS * TOKENS;
         if (is_integer) {
-            kvant_product_q8 args = {.tile = panel, .scale_block = 32, .n_block = 2, .n = n, .x = s->wq, .x_stride = TOKENS,
-                                     .x_scale = s->wq_scale, .x_scale_stride = 2, .x_sum = s->wq_sum, .acc = acc + p * ROWS,
-                                     .acc_stride = acc_stride, .max_code = (1 << part->format.bits) - 1};
+            kvant_product_q8 args = {.tile = panel,
+                                     .scale_block = 32,
+                                     .n_block = 2,
+                                     .n = n,
+                                     .x = s->wq,
+                                     .x_stride = TOKENS,
+                                     .x_scale = s->wq_scale,
+                                     .x_scale_stride = 2,
+                                     .x_sum = s->wq_sum,
+                                     .acc = acc + p * ROWS,
+                                     .acc_stride = acc_stride,
+                                     .max_code = (1 << part->format.bits) - 1};
             k->product_u(&args);
             continue;
         }
@@ -264,5 +339,5 @@ static void mix(const kvant_part *part, const uint8_t *bytes, const float *weigh
     }
 }
 
-const kvant_codec kvant_codec_affine = {KVANT_CODEC_AFFINE, "affine", check_affine, part_bytes, integer,
-                                        encode, decode, score, mix};
+const kvant_codec kvant_codec_affine = {
+    KVANT_CODEC_AFFINE, "affine", check_affine, part_bytes, integer, encode, decode, score, mix};

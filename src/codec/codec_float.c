@@ -2,7 +2,6 @@
 /* codec_float.c: f16 and f32: vectors stored as floats, for reference and for tokens that are not quantized yet.
  *
  * K: four panels [head_dim][16 tokens]. V: panels [64 tokens][16 elements], head_dim rounded up to 16. */
-#include <math.h>
 #include <string.h>
 
 #include "base/half.h"
@@ -44,29 +43,39 @@ static size_t element_at(const kvant_part *part, int slot, int i) {
 }
 
 /* A half float cannot hold more than 65504; an infinity would turn whole rows of scores into NaN. */
-static uint16_t to_half(float x) {
-    if (!(fabsf(x) <= 65504.0f)) x = x > 0 ? 65504.0f : x < 0 ? -65504.0f : 0.0f;
-    return kvant_f32_to_f16(x);
+void kvant_round_to_half(uint16_t *y, const float *x, int n, const kvant_kernels *k) {
+    uint32_t top = 0;
+    k->f32_to_f16(y, x, n);
+    for (int i = 0; i < n; i++)
+        top |= (y[i] & 0x7FFFu) + 0x400u; /* bit 15: the exponent is that of infinity and NaN */
+    for (int i = 0; i < n && (top & 0x8000u); i++)
+        if ((y[i] & 0x7FFFu) >= 0x7C00u) y[i] = (y[i] & 0x7FFFu) == 0x7C00u ? (uint16_t)(y[i] - 1) : 0;
 }
 
-static void encode_f16(const kvant_part *part, uint8_t *bytes, int slot, const float *x) {
-    uint16_t *y = (uint16_t *)(void *)bytes;
-    for (int i = 0; i < part->head_dim; i++) y[element_at(part, slot, i)] = to_half(x[i]);
+static void encode_f16(const kvant_part *part, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k) {
+    uint16_t *y = (uint16_t *)(void *)bytes, half[KVANT_HEAD_DIM_MAX];
+    kvant_round_to_half(half, x, part->head_dim, k);
+    for (int i = 0; i < part->head_dim; i++)
+        y[element_at(part, slot, i)] = half[i];
 }
 
 static void decode_f16(const kvant_part *part, const uint8_t *bytes, int slot, float *x) {
     const uint16_t *y = (const uint16_t *)(const void *)bytes;
-    for (int i = 0; i < part->head_dim; i++) x[i] = kvant_f16_to_f32(y[element_at(part, slot, i)]);
+    for (int i = 0; i < part->head_dim; i++)
+        x[i] = kvant_f16_to_f32(y[element_at(part, slot, i)]);
 }
 
-static void encode_f32(const kvant_part *part, uint8_t *bytes, int slot, const float *x) {
+static void encode_f32(const kvant_part *part, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k) {
+    (void)k;
     float *y = (float *)(void *)bytes;
-    for (int i = 0; i < part->head_dim; i++) y[element_at(part, slot, i)] = x[i];
+    for (int i = 0; i < part->head_dim; i++)
+        y[element_at(part, slot, i)] = x[i];
 }
 
 static void decode_f32(const kvant_part *part, const uint8_t *bytes, int slot, float *x) {
     const float *y = (const float *)(const void *)bytes;
-    for (int i = 0; i < part->head_dim; i++) x[i] = y[element_at(part, slot, i)];
+    for (int i = 0; i < part->head_dim; i++)
+        x[i] = y[element_at(part, slot, i)];
 }
 
 typedef void (*product_fn)(const kvant_product_f32 *p);
@@ -76,8 +85,8 @@ static void score_float(const kvant_part *part, const uint8_t *bytes, size_t siz
     memset(scores, 0, (size_t)q->n * KVANT_PAGE_TOKENS * sizeof(float));
     size_t panel = (size_t)part->head_dim * ROWS * size;
     for (int p = 0; p < KVANT_PAGE_TOKENS / ROWS; p++) {
-        kvant_product_f32 args = {bytes + (size_t)p * panel, part->head_dim, q->n, q->x, (size_t)q->head_dim, scores + p * ROWS,
-                                  KVANT_PAGE_TOKENS};
+        kvant_product_f32 args = {bytes + (size_t)p * panel, part->head_dim,   q->n, q->x, (size_t)q->head_dim,
+                                  scores + p * ROWS,         KVANT_PAGE_TOKENS};
         product(&args);
     }
 }
@@ -86,8 +95,8 @@ static void mix_float(const kvant_part *part, const uint8_t *bytes, size_t size,
                       size_t acc_stride, product_fn product) {
     size_t panel = KVANT_PAGE_TOKENS * ROWS * size;
     for (int p = 0; p * ROWS < part->head_dim; p++) {
-        kvant_product_f32 args = {bytes + (size_t)p * panel, KVANT_PAGE_TOKENS, n, weights, KVANT_PAGE_TOKENS, acc + p * ROWS,
-                                  acc_stride};
+        kvant_product_f32 args = {bytes + (size_t)p * panel, KVANT_PAGE_TOKENS, n,         weights,
+                                  KVANT_PAGE_TOKENS,         acc + p * ROWS,    acc_stride};
         product(&args);
     }
 }
@@ -118,7 +127,7 @@ static void mix_f32(const kvant_part *part, const uint8_t *bytes, const float *w
     mix_float(part, bytes, 4, weights, n, acc, acc_stride, k->product_f32);
 }
 
-const kvant_codec kvant_codec_f16 = {KVANT_CODEC_F16, "f16", check_float, part_bytes_f16, never_integer,
-                                     encode_f16, decode_f16, score_f16, mix_f16};
-const kvant_codec kvant_codec_f32 = {KVANT_CODEC_F32, "f32", check_float, part_bytes_f32, never_integer,
-                                     encode_f32, decode_f32, score_f32, mix_f32};
+const kvant_codec kvant_codec_f16 = {KVANT_CODEC_F16, "f16",      check_float, part_bytes_f16, never_integer,
+                                     encode_f16,      decode_f16, score_f16,   mix_f16};
+const kvant_codec kvant_codec_f32 = {KVANT_CODEC_F32, "f32",      check_float, part_bytes_f32, never_integer,
+                                     encode_f32,      decode_f32, score_f32,   mix_f32};

@@ -20,8 +20,8 @@ kvant_part kvant_part_make(const kvant_format *f, kvant_side side, int head_dim)
 kvant_status kvant_codec_scratch_create(int head_dim, kvant_codec_scratch *out) {
     size_t d = ((size_t)head_dim + 31) / 32 * 32, tokens = KVANT_PAGE_TOKENS, n = KVANT_QUERY_MAX;
     size_t longest = d > tokens ? d : tokens;
-    size_t sizes[] = {tokens * d, longest * 16 * 4, tokens * d / 32 * 4, tokens * d / 32 * 4, n * tokens * 4,
-                      n * tokens, n * 2 * 4, n * 4 * 2};
+    size_t sizes[] = {tokens * d,     longest * 16 * 4, tokens * d / 32 * 4, tokens * d / 32 * 4,
+                      n * tokens * 4, n * tokens,       n * 2 * 4,           n * 4 * 2};
     size_t at[sizeof sizes / sizeof sizes[0]], total = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         at[i] = total;
@@ -29,10 +29,15 @@ kvant_status kvant_codec_scratch_create(int head_dim, kvant_codec_scratch *out) 
     }
     uint8_t *p = kvant_alloc_aligned(total, 1);
     if (!p) return KVANT_ENOMEM;
-    *out = (kvant_codec_scratch){.tile = p + at[0], .tile_f32 = (float *)(void *)(p + at[1]), .scale = (float *)(void *)(p + at[2]),
-                                 .bias = (float *)(void *)(p + at[3]), .w = (float *)(void *)(p + at[4]),
-                                 .wq = (int8_t *)(p + at[5]), .wq_scale = (float *)(void *)(p + at[6]),
-                                 .wq_sum = (int16_t *)(void *)(p + at[7]), .memory = p};
+    *out = (kvant_codec_scratch){.tile = p + at[0],
+                                 .tile_f32 = (float *)(void *)(p + at[1]),
+                                 .scale = (float *)(void *)(p + at[2]),
+                                 .bias = (float *)(void *)(p + at[3]),
+                                 .w = (float *)(void *)(p + at[4]),
+                                 .wq = (int8_t *)(p + at[5]),
+                                 .wq_scale = (float *)(void *)(p + at[6]),
+                                 .wq_sum = (int16_t *)(void *)(p + at[7]),
+                                 .memory = p};
     return KVANT_OK;
 }
 

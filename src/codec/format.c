@@ -34,8 +34,10 @@ static bool parse_affine(const char *name, kvant_format *out) {
 }
 
 kvant_status kvant_format_parse(const char *name, kvant_format *out, kvant_error *err) {
-    if (strcmp(name, "f16") == 0) *out = (kvant_format){KVANT_CODEC_F16, 0, 0};
-    else if (strcmp(name, "f32") == 0) *out = (kvant_format){KVANT_CODEC_F32, 0, 0};
+    if (strcmp(name, "f16") == 0)
+        *out = (kvant_format){KVANT_CODEC_F16, 0, 0};
+    else if (strcmp(name, "f32") == 0)
+        *out = (kvant_format){KVANT_CODEC_F32, 0, 0};
     else if (!parse_affine(name, out))
         return kvant_fail(err, KVANT_EINVAL, "format: found \"%.40s\", expected one of " KNOWN, name);
     return KVANT_OK;
@@ -64,8 +66,10 @@ kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_fo
 
 void kvant_format_name(const kvant_format *f, char out[KVANT_FORMAT_NAME_MAX]) {
     const kvant_codec *codec = kvant_codec_find(f->codec);
-    if (f->codec == KVANT_CODEC_AFFINE) snprintf(out, KVANT_FORMAT_NAME_MAX, "affine%d:%d", f->bits, f->group);
-    else snprintf(out, KVANT_FORMAT_NAME_MAX, "%s", codec ? codec->name : "unknown");
+    if (f->codec == KVANT_CODEC_AFFINE)
+        snprintf(out, KVANT_FORMAT_NAME_MAX, "affine%d:%d", f->bits, f->group);
+    else
+        snprintf(out, KVANT_FORMAT_NAME_MAX, "%s", codec ? codec->name : "unknown");
 }
 
 kvant_status kvant_format_check(const kvant_format *f, int head_dim, kvant_error *err) {

@@ -62,7 +62,8 @@ static void codes_are_those_of_a_second_implementation(void **state) {
     int rows = (int)kvant_read_u32(b.data);
     size_t n = (size_t)rows * COLUMNS;
     float *x = malloc(n * sizeof *x);
-    for (size_t i = 0; i < n; i++) x[i] = kvant_bits_f32(kvant_read_u32(b.data + 4 + 4 * i));
+    for (size_t i = 0; i < n; i++)
+        x[i] = kvant_bits_f32(kvant_read_u32(b.data + 4 + 4 * i));
     const uint8_t *p = b.data + 4 + 4 * n;
     for (size_t i = 0; i < 6; i++)
         for (size_t j = 0; j < 3; j++) {
@@ -127,7 +128,8 @@ static void compare_set(const json_t *header, const blob *b, size_t base, bool i
             snprintf(name, sizeof name, "%s.b%d.g%d.%s", set, bits, group, side ? "biases" : "scales");
             const uint8_t *p = tensor(header, b, base, name, &rows);
             for (int g = 0; g < groups; g++) {
-                uint16_t expected = is_half ? kvant_read_u16(p + 2 * g) : kvant_f32_to_f16(kvant_bits_f32(kvant_read_u32(p + 4 * g)));
+                uint16_t expected =
+                    is_half ? kvant_read_u16(p + 2 * g) : kvant_f32_to_f16(kvant_bits_f32(kvant_read_u32(p + 4 * g)));
                 if (found[side][g] != expected) fail_msg("%s %d: found %04x, expected %04x", name, g, found[side][g], expected);
             }
         }

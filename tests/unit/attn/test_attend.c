@@ -37,7 +37,8 @@ static float random_normal(void) {
 
 static float *random_rows(size_t n) {
     float *x = malloc(n * sizeof *x);
-    for (size_t i = 0; i < n; i++) x[i] = random_normal();
+    for (size_t i = 0; i < n; i++)
+        x[i] = random_normal();
     return x;
 }
 
@@ -90,29 +91,33 @@ static bool visible(const setup *t, int token, int position) {
 }
 
 /* What one row must be, in double precision, from vectors that went through the format once. */
-static void reference_row(const setup *t, const float *q, const float *k, const float *v, const float *sinks, int position, int head,
-                          double *out) {
+static void reference_row(const setup *t, const float *q, const float *k, const float *v, const float *sinks, int position,
+                          int head, double *out) {
     int d = t->head_dim, kv = head / (t->n_head / t->n_kv_head);
     double *p = malloc((size_t)(position + 1) * sizeof *p), max = t->sinks ? sinks[head] : -INFINITY, sum = 0;
     const float *query = q + ((size_t)position * (size_t)t->n_head + (size_t)head) * (size_t)d;
     for (int j = 0; j <= position; j++) {
         const float *key = k + ((size_t)j * (size_t)t->n_kv_head + (size_t)kv) * (size_t)d;
         double dot = 0;
-        for (int i = 0; i < d; i++) dot += (double)query[i] * key[i];
+        for (int i = 0; i < d; i++)
+            dot += (double)query[i] * key[i];
         p[j] = dot / sqrt(d);
         if (t->softcap > 0) p[j] = t->softcap * tanh(p[j] / t->softcap);
         if (!visible(t, j, position)) p[j] = -INFINITY;
         if (p[j] > max) max = p[j];
     }
-    for (int i = 0; i < d; i++) out[i] = 0;
+    for (int i = 0; i < d; i++)
+        out[i] = 0;
     if (t->sinks) sum += exp(sinks[head] - max);
     for (int j = 0; j <= position; j++) {
         double w = exp(p[j] - max);
         sum += w;
         const float *value = v + ((size_t)j * (size_t)t->n_kv_head + (size_t)kv) * (size_t)d;
-        for (int i = 0; i < d; i++) out[i] += w * value[i];
+        for (int i = 0; i < d; i++)
+            out[i] += w * value[i];
     }
-    for (int i = 0; i < d; i++) out[i] /= sum;
+    for (int i = 0; i < d; i++)
+        out[i] /= sum;
     free(p);
 }
 
@@ -155,12 +160,18 @@ static double worst_error(const setup *t, const float *out, const float *q, cons
 }
 
 static const setup setups[] = {
-    {"f32", 4, 2, 8, 0, 0, 0, false, 200, 3e-5},          {"f16", 3, 1, 80, 0, 0, 0, false, 150, 3e-5},
-    {"f16", 4, 2, 64, 50, 0, 0, true, 300, 3e-5},         {"affine4:64", 6, 2, 64, 0, 0, 0, false, 1100, 0.03},
-    {"affine2:32", 4, 4, 96, 0, 0, 0, false, 130, 0.03},  {"affine3:64", 2, 1, 128, 70, 0, 0, true, 400, 0.03},
-    {"affine5:32", 8, 2, 64, 0, 100, 0, false, 400, 3e-5}, {"affine6:128", 6, 2, 128, 0, 0, 30, false, 200, 3e-5},
-    {"affine8:64", 4, 1, 256, 0, 0, 0, false, 300, 3e-5}, {"affine8:32/affine4:32", 2, 2, 32, 0, 64, 0, true, 500, 0.03},
-    {"f16/affine6:64", 3, 3, 64, 130, 100, 0, false, 600, 3e-5}, {"affine4:64", 2, 2, 64, 0, 0, 0, false, 5200, 0.03},
+    {"f32", 4, 2, 8, 0, 0, 0, false, 200, 3e-5},
+    {"f16", 3, 1, 80, 0, 0, 0, false, 150, 3e-5},
+    {"f16", 4, 2, 64, 50, 0, 0, true, 300, 3e-5},
+    {"affine4:64", 6, 2, 64, 0, 0, 0, false, 1100, 0.03},
+    {"affine2:32", 4, 4, 96, 0, 0, 0, false, 130, 0.03},
+    {"affine3:64", 2, 1, 128, 70, 0, 0, true, 400, 0.03},
+    {"affine5:32", 8, 2, 64, 0, 100, 0, false, 400, 3e-5},
+    {"affine6:128", 6, 2, 128, 0, 0, 30, false, 200, 3e-5},
+    {"affine8:64", 4, 1, 256, 0, 0, 0, false, 300, 3e-5},
+    {"affine8:32/affine4:32", 2, 2, 32, 0, 64, 0, true, 500, 0.03},
+    {"f16/affine6:64", 3, 3, 64, 130, 100, 0, false, 600, 3e-5},
+    {"affine4:64", 2, 2, 64, 0, 0, 0, false, 5200, 0.03},
 };
 
 static void attention_equals_the_definition_in_every_format(void **state) {
@@ -168,9 +179,11 @@ static void attention_equals_the_definition_in_every_format(void **state) {
     for (size_t i = 0; i < sizeof setups / sizeof setups[0]; i++) {
         const setup *t = &setups[i];
         seed = 1234 + i;
-        size_t kv = (size_t)t->n * (size_t)t->n_kv_head * (size_t)t->head_dim, qn = (size_t)t->n * (size_t)t->n_head * (size_t)t->head_dim;
+        size_t kv = (size_t)t->n * (size_t)t->n_kv_head * (size_t)t->head_dim,
+               qn = (size_t)t->n * (size_t)t->n_head * (size_t)t->head_dim;
         float *q = random_rows(qn), *k = random_rows(kv), *v = random_rows(kv), sinks[16];
-        for (int h = 0; h < 16; h++) sinks[h] = random_normal();
+        for (int h = 0; h < 16; h++)
+            sinks[h] = random_normal();
         int step = t->n > 5000 ? 512 : 61;
         float *exact = run(t, 2, KVANT_ISA_BEST, KVANT_EXACT, step, q, k, v, sinks);
         float *fast = run(t, 2, KVANT_ISA_BEST, KVANT_FAST, step, q, k, v, sinks);

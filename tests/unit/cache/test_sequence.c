@@ -66,7 +66,8 @@ static float element(int id, int head, int e) {
 static kvant_status append_ids(kvant_sequence *s, int n_layer, const int *ids, int n) {
     static float rows[MAX_TOKENS * ROW];
     for (int t = 0; t < n; t++)
-        for (int i = 0; i < ROW; i++) rows[t * ROW + i] = element(ids[t], i / D, i % D);
+        for (int i = 0; i < ROW; i++)
+            rows[t * ROW + i] = element(ids[t], i / D, i % D);
     for (int layer = 0; layer < n_layer; layer++) {
         kvant_status st = kvant_sequence_append(s, layer, rows, rows, n);
         if (st != KVANT_OK) return st;
@@ -76,7 +77,8 @@ static kvant_status append_ids(kvant_sequence *s, int n_layer, const int *ids, i
 
 static void append_range(kvant_sequence *s, int n_layer, int first, int n) {
     int ids[MAX_TOKENS];
-    for (int i = 0; i < n; i++) ids[i] = first + i;
+    for (int i = 0; i < n; i++)
+        ids[i] = first + i;
     assert_int_equal(append_ids(s, n_layer, ids, n), KVANT_OK);
 }
 
@@ -86,8 +88,8 @@ static void expect_token(const kvant_sequence *s, int layer, int token, int id) 
         assert_int_equal(kvant_sequence_decode(s, layer, token, head, k, v), KVANT_OK);
         for (int e = 0; e < D; e++)
             if (k[e] != element(id, head, e) || v[e] != element(id, head, e))
-                fail_msg("token %d, head %d, element %d: found %g and %g, expected %g", token, head, e, (double)k[e], (double)v[e],
-                         (double)element(id, head, e));
+                fail_msg("token %d, head %d, element %d: found %g and %g, expected %g", token, head, e, (double)k[e],
+                         (double)v[e], (double)element(id, head, e));
     }
 }
 
@@ -127,7 +129,8 @@ static void run_random_operations(const char *kv, int start, bool after_step) {
         } else if (what < 5) {
             int n = 1 + random_below(random_below(4) ? 5 : 100);
             if (m[i].n + n > MAX_TOKENS) continue;
-            for (int t = 0; t < n; t++) m[i].ids[m[i].n + t] = next_id++;
+            for (int t = 0; t < n; t++)
+                m[i].ids[m[i].n + t] = next_id++;
             assert_int_equal(append_ids(m[i].s, 2, m[i].ids + m[i].n, n), KVANT_OK);
             m[i].n += n;
         } else if (what < 7) {
@@ -144,7 +147,8 @@ static void run_random_operations(const char *kv, int start, bool after_step) {
             if (m[s].s) check_model(&m[s], 2);
     }
     for (int s = 0; s < SEQUENCES; s++) {
-        for (int t = 0; m[s].s && t < m[s].n; t++) expect_token(m[s].s, 1, t, m[s].ids[t]);
+        for (int t = 0; m[s].s && t < m[s].n; t++)
+            expect_token(m[s].s, 1, t, m[s].ids[t]);
         kvant_sequence_destroy(m[s].s);
     }
     assert_int_equal(kvant_cache_bytes(cache), 0);
@@ -197,7 +201,8 @@ static void bytes_follow_the_formula(void **state) {
                 kvant_cache *cache = cache_of(&c);
                 kvant_sequence *s;
                 assert_int_equal(kvant_sequence_create(cache, &s), KVANT_OK);
-                for (int t = 0; t < lengths[i]; t++) append_range(s, 3, t, 1);
+                for (int t = 0; t < lengths[i]; t++)
+                    append_range(s, 3, t, 1);
                 size_t formula = kvant_cache_bytes_for(&c, lengths[i]), real = 0;
                 for (int layer = 0; layer < 3; layer++)
                     for (int p = 0; p < kvant_sequence_page_count(s, layer); p++) {
@@ -251,7 +256,8 @@ static void over_the_budget_nothing_changes(void **state) {
     append_range(b, 1, 900, 1);
     expect_token(a, 0, 150, 150);
     expect_token(b, 0, 150, 900);
-    for (int t = 0; t < 150; t++) expect_token(b, 1, t, t);
+    for (int t = 0; t < 150; t++)
+        expect_token(b, 1, t, t);
     kvant_sequence_destroy(a);
     kvant_sequence_destroy(b);
     kvant_cache_destroy(cache);
@@ -309,7 +315,8 @@ static void quantization_begins_where_it_is_told_to(void **state) {
         expect_pages(s, 2, 0);
         step(s, 128, 128, true);
         expect_pages(s, 0, 4);
-        for (int t = 0; t < 256; t++) expect_token(s, 1, t, t);
+        for (int t = 0; t < 256; t++)
+            expect_token(s, 1, t, t);
         /* There is no way back, but an empty sequence begins anew. */
         assert_int_equal(kvant_sequence_truncate(s, 10), KVANT_OK);
         step(s, 10, 1, false);
@@ -321,7 +328,8 @@ static void quantization_begins_where_it_is_told_to(void **state) {
         /* While tokens are generated one by one. */
         assert_int_equal(kvant_sequence_create(cache, &s), KVANT_OK);
         step(s, 0, 197, false);
-        for (int t = 197; t < 203; t++) step(s, t, 1, t == 199);
+        for (int t = 197; t < 203; t++)
+            step(s, t, 1, t == 199);
         expect_pages(s, 0, 4);
         kvant_sequence_destroy(s);
         kvant_cache_destroy(cache);
@@ -355,7 +363,8 @@ static void a_window_drops_whole_pages_and_refuses_what_would_need_them(void **s
     kvant_sequence *s, *fork;
     float k[D], v[D];
     assert_int_equal(kvant_sequence_create(cache, &s), KVANT_OK);
-    for (int t = 0; t < 400; t++) append_range(s, 1, t, 1);
+    for (int t = 0; t < 400; t++)
+        append_range(s, 1, t, 1);
     /* Position 399 sees 300..399: pages 0..3 (tokens up to 255) are gone, page 4 is not. */
     assert_int_equal(kvant_sequence_page_count(s, 0), 3);
     assert_int_equal(kvant_sequence_decode(s, 0, 255, 0, k, v), KVANT_EINVAL);
@@ -386,9 +395,11 @@ static void a_maximal_size_keeps_the_first_tokens(void **state) {
     kvant_sequence *s;
     float k[D], v[D];
     assert_int_equal(kvant_sequence_create(cache, &s), KVANT_OK);
-    for (int t = 0; t < 400; t++) append_range(s, 1, t, 1);
+    for (int t = 0; t < 400; t++)
+        append_range(s, 1, t, 1);
     assert_int_equal(kvant_sequence_page_count(s, 0), 4);
-    for (int t = 0; t < 4; t++) expect_token(s, 0, t, t);
+    for (int t = 0; t < 4; t++)
+        expect_token(s, 0, t, t);
     assert_int_equal(kvant_sequence_decode(s, 0, 100, 0, k, v), KVANT_EINVAL);
     expect_token(s, 0, 300, 300);
     kvant_sequence_destroy(s);

@@ -28,7 +28,8 @@ static float random_normal(void) {
     return sum * 1.7f;
 }
 
-static const char *const names[] = {"f16", "f32", "affine2:32", "affine3:64", "affine4:64", "affine5:32", "affine6:128", "affine8:64"};
+static const char *const names[] = {"f16",        "f32",        "affine2:32",  "affine3:64",
+                                    "affine4:64", "affine5:32", "affine6:128", "affine8:64"};
 
 static void names_are_read_and_written_alike(void **state) {
     (void)state;
@@ -43,8 +44,9 @@ static void names_are_read_and_written_alike(void **state) {
     assert_int_equal(kvant_format_parse_pair("affine8/affine4:32", &k, &v, NULL), KVANT_OK);
     assert_int_equal(k.bits * 1000 + k.group, 8064);
     assert_int_equal(v.bits * 1000 + v.group, 4032);
-    static const char *const wrong[] = {"", "f8", "affine", "affine7", "affine4:", "affine4:48", "affine4:64x", "affine44", "f16/",
-                                        "/f16", "f16/f16/f16", "affine4:064000", "affine-4", "AFFINE4"};
+    static const char *const wrong[] = {
+        "",         "f8",   "affine", "affine7",     "affine4:",       "affine4:48", "affine4:64x",
+        "affine44", "f16/", "/f16",   "f16/f16/f16", "affine4:064000", "affine-4",   "AFFINE4"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         kvant_error err = {0};
         assert_int_equal(kvant_format_parse_pair(wrong[i], &k, &v, &err), KVANT_EINVAL);
@@ -58,8 +60,10 @@ static void formats_that_do_not_fit_name_the_nearest(void **state) {
         const char *name;
         int head_dim;
         const char *nearest; /* NULL: fits */
-    } cases[] = {{"f16", 80, NULL},        {"f16", 513, "512"},         {"affine4:64", 64, NULL}, {"affine4:64", 96, "affine4:32"},
-                 {"affine4:64", 80, "f16"}, {"affine3:128", 64, "affine3:64"}, {"affine4:32", 640, "f16"}};
+    } cases[] = {{"f16", 80, NULL},         {"f16", 513, "512"},
+                 {"affine4:64", 64, NULL},  {"affine4:64", 96, "affine4:32"},
+                 {"affine4:64", 80, "f16"}, {"affine3:128", 64, "affine3:64"},
+                 {"affine4:32", 640, "f16"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         kvant_format f;
         kvant_error err = {0};
@@ -84,8 +88,10 @@ static void expect_slot(const kvant_format *f, const float *x, const float *foun
     uint8_t codes[KVANT_HEAD_DIM_MAX];
     uint16_t scales[KVANT_HEAD_DIM_MAX], biases[KVANT_HEAD_DIM_MAX];
     float half[KVANT_HEAD_DIM_MAX];
-    for (int i = 0; i < head_dim; i++) half[i] = kvant_f16_to_f32(kvant_f32_to_f16(x[i]));
-    if (f->codec == KVANT_CODEC_AFFINE) kvant_affine_quantize(half, head_dim / f->group, f->bits, f->group, codes, scales, biases);
+    for (int i = 0; i < head_dim; i++)
+        half[i] = kvant_f16_to_f32(kvant_f32_to_f16(x[i]));
+    if (f->codec == KVANT_CODEC_AFFINE)
+        kvant_affine_quantize(half, head_dim / f->group, f->bits, f->group, codes, scales, biases);
     for (int i = 0; i < head_dim; i++) {
         float y = f->codec == KVANT_CODEC_F32 ? x[i] : half[i];
         if (f->codec == KVANT_CODEC_AFFINE) {
@@ -109,8 +115,9 @@ static void a_slot_holds_what_the_rule_says_and_no_other_slot_changes(void **sta
         for (int step = 0; step < 100; step++) { /* slots are written in any order, and again */
             seed = seed * 6364136223846793005u + 1;
             int slot = (int)(seed >> 58);
-            for (int e = 0; e < d; e++) x[slot * d + e] = random_normal() + (float)(slot % 5) * 3;
-            part.codec->encode(&part, bytes, slot, x + slot * d);
+            for (int e = 0; e < d; e++)
+                x[slot * d + e] = random_normal() + (float)(slot % 5) * 3;
+            part.codec->encode(&part, bytes, slot, x + slot * d, kvant_kernels_for(step % 2 ? KVANT_ISA_REF : KVANT_ISA_BEST));
         }
         for (int slot = 0; slot < 64; slot++) {
             part.codec->decode(&part, bytes, slot, y);
@@ -133,10 +140,12 @@ static void values_that_no_half_can_hold_are_stored_as_the_nearest(void **state)
         memset(bytes, 0, part.bytes);
         for (size_t h = 0; h < sizeof hostile / sizeof hostile[0]; h++) {
             float x[128], y[128];
-            for (int e = 0; e < 128; e++) x[e] = e % 3 ? hostile[h] : random_normal();
-            part.codec->encode(&part, bytes, 5, x);
+            for (int e = 0; e < 128; e++)
+                x[e] = e % 3 ? hostile[h] : random_normal();
+            part.codec->encode(&part, bytes, 5, x, kvant_kernels_for(KVANT_ISA_BEST));
             part.codec->decode(&part, bytes, 5, y);
-            for (int e = 0; e < 128; e++) assert_true(isfinite(y[e]) && fabsf(y[e]) <= 65600);
+            for (int e = 0; e < 128; e++)
+                assert_true(isfinite(y[e]) && fabsf(y[e]) <= 65600);
         }
         kvant_free_aligned(bytes);
     }
@@ -150,7 +159,8 @@ static void equal_values_are_exact(void **state) {
         float x[32], y = kvant_f16_to_f32(kvant_f32_to_f16(values[i]));
         uint8_t codes[32];
         uint16_t scale, bias;
-        for (int e = 0; e < 32; e++) x[e] = y;
+        for (int e = 0; e < 32; e++)
+            x[e] = y;
         assert_int_equal(kvant_affine_quantize(x, 1, 4, 32, codes, &scale, &bias), KVANT_OK);
         assert_int_not_equal(scale & 0x7FFF, 0);
         float found = kvant_f16_to_f32(scale) * (float)codes[0] + kvant_f16_to_f32(bias);
@@ -175,15 +185,19 @@ static noise score_noise(const kvant_format *f, int d, float mean) {
     static int16_t q_sum[8 * 8];
     noise sum = {0, 0};
     memset(bytes, 0, part.bytes);
-    for (int e = 0; e < d; e++) channel[e] = mean * random_normal();
+    for (int e = 0; e < d; e++)
+        channel[e] = mean * random_normal();
     for (int t = 0; t < 64; t++) {
-        for (int e = 0; e < d; e++) x[t * d + e] = random_normal() + channel[e];
-        part.codec->encode(&part, bytes, t, x + t * d);
+        for (int e = 0; e < d; e++)
+            x[t * d + e] = random_normal() + channel[e];
+        part.codec->encode(&part, bytes, t, x + t * d, k);
         part.codec->decode(&part, bytes, t, y + t * d);
     }
-    for (int i = 0; i < 8 * d; i++) q[i] = random_normal();
+    for (int i = 0; i < 8 * d; i++)
+        q[i] = random_normal();
     k->quantize_q8(q8, q_scale, q_sum, q, 8 * d);
-    for (int i = 0; i < 8 * d / 32; i++) total[i] = q_scale[i] * (float)(q_sum[2 * i] + q_sum[2 * i + 1]);
+    for (int i = 0; i < 8 * d / 32; i++)
+        total[i] = q_scale[i] * (float)(q_sum[2 * i] + q_sum[2 * i + 1]);
     kvant_query query = {8, d, q, f->bits <= 4, q8, q_scale, q_sum, total};
     part.codec->score(&part, bytes, &query, found, k, &s);
     for (int i = 0; i < 8 * 64; i++) {
@@ -207,7 +221,8 @@ static void integer_queries_lose_a_small_part_of_what_the_format_loses(void **st
             kvant_format f = {KVANT_CODEC_AFFINE, bits, 64};
             noise n = score_noise(&f, 128, (float)mean);
             double part = n.rounding / n.format;
-            print_message("K %d bits, mean %2d deviations: rounding adds %.2e to a noise of 1 (%.2e)\n", bits, mean, part, n.format);
+            print_message("K %d bits, mean %2d deviations: rounding adds %.2e to a noise of 1 (%.2e)\n", bits, mean, part,
+                          n.format);
             assert_true(part < 0.02);
         }
 }
@@ -224,15 +239,18 @@ static noise mix_noise(const kvant_format *f, int d, float sharpness) {
     memset(bytes, 0, part.bytes);
     memset(found, 0, sizeof found);
     for (int t = 0; t < 64; t++) {
-        for (int e = 0; e < d; e++) x[t * d + e] = random_normal();
-        part.codec->encode(&part, bytes, t, x + t * d);
+        for (int e = 0; e < d; e++)
+            x[t * d + e] = random_normal();
+        part.codec->encode(&part, bytes, t, x + t * d, k);
         part.codec->decode(&part, bytes, t, y + t * d);
     }
-    for (int i = 0; i < 8 * 64; i++) w[i] = expf(sharpness * (random_normal() - 3));
+    for (int i = 0; i < 8 * 64; i++)
+        w[i] = expf(sharpness * (random_normal() - 3));
     part.codec->mix(&part, bytes, w, 8, false, found, (size_t)d, k, &s);
     for (int i = 0; i < 8; i++) {
         double norm = 0;
-        for (int t = 0; t < 64; t++) norm += (double)w[i * 64 + t] * w[i * 64 + t];
+        for (int t = 0; t < 64; t++)
+            norm += (double)w[i * 64 + t] * w[i * 64 + t];
         for (int e = 0; e < d; e++) {
             double exact = 0, stored = 0;
             for (int t = 0; t < 64; t++) {
@@ -255,7 +273,8 @@ static void integer_weights_lose_a_small_part_of_what_the_format_loses(void **st
             kvant_format f = {KVANT_CODEC_AFFINE, bits, 64};
             noise n = mix_noise(&f, 128, (float)sharpness);
             double part = n.rounding / n.format;
-            print_message("V %d bits, sharpness %d: rounding adds %.2e to a noise of 1 (%.2e)\n", bits, sharpness, part, n.format);
+            print_message("V %d bits, sharpness %d: rounding adds %.2e to a noise of 1 (%.2e)\n", bits, sharpness, part,
+                          n.format);
             assert_true(part < 0.05);
         }
 }
