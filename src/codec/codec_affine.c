@@ -272,11 +272,11 @@ static void multiply(float *restrict y, const float *restrict a, const float *re
         y[i] = a[i] * b[i];
 }
 
-static void add_to_group(float *row, float shift, int group) {
-    for (int panel = 0; panel < group; panel += ROWS)
-        for (int i = 0; i < ROWS; i++)
-            row[panel + i] += shift;
-}
+/* shift * 1 is exact: adds a number to a row. */
+static const float ones[128] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
 /* acc[i][group] += sum over tokens of weight * scale * code, with w [n][64] the products of weight and scale; integer: int8 in
  * wq. */
@@ -322,18 +322,19 @@ static void mix(const kvant_part *part, const uint8_t *bytes, const float *weigh
     if (is_integer) k->add_scaled_f32(s->bias, s->scale, middle, TOKENS * n_group);
     if (part->format.bits == 8) k->add_scaled_f32(s->bias, s->scale, 128.0f, TOKENS * n_group);
     for (int g = 0; g < n_group; g++) {
+        const float *scale = s->scale + g * TOKENS, *bias = s->bias + g * TOKENS;
         for (int i = 0; i < n; i++) {
             const float *weight = weights + (size_t)i * TOKENS;
-            float *w = s->w + (is_integer ? 0 : (size_t)i * TOKENS);
-            float shift = k->dot_f32(weight, s->bias + g * TOKENS, TOKENS);
-            multiply(w, weight, s->scale + g * TOKENS);
+            float *step = s->wq_scale + (size_t)i * 2, shift;
+            int16_t *sum = s->wq_sum + (size_t)i * 4;
             if (is_integer) {
-                float *scale = s->wq_scale + (size_t)i * 2;
-                int16_t *sum = s->wq_sum + (size_t)i * 4;
-                k->quantize_q8(s->wq + (size_t)i * TOKENS, scale, sum, w, TOKENS);
-                shift -= middle * (scale[0] * (float)(sum[0] + sum[1]) + scale[1] * (float)(sum[2] + sum[3]));
+                shift = k->weigh_q8(s->wq + (size_t)i * TOKENS, step, sum, weight, scale, bias, TOKENS);
+                shift -= middle * (step[0] * (float)(sum[0] + sum[1]) + step[1] * (float)(sum[2] + sum[3]));
+            } else {
+                shift = k->dot_f32(weight, bias, TOKENS);
+                multiply(s->w + (size_t)i * TOKENS, weight, scale);
             }
-            add_to_group(acc + (size_t)i * acc_stride + g * group, shift, group);
+            k->add_scaled_f32(acc + (size_t)i * acc_stride + g * group, ones, shift, group);
         }
         mix_codes(part, tile, g, n, is_integer, acc, acc_stride, k, s);
     }

@@ -74,6 +74,16 @@ static float ref_dot_f32(const float *a, const float *b, int n) {
     return add_lanes(s);
 }
 
+static float ref_weigh_q8(int8_t *q, float *scale, int16_t *sum, const float *x, const float *a, const float *b, int n) {
+    for (int i = 0; i < n; i += KVANT_BLOCK) {
+        float w[KVANT_BLOCK];
+        for (int j = 0; j < KVANT_BLOCK; j++)
+            w[j] = x[i + j] * a[i + j];
+        ref_quantize_q8(q + i, scale + i / KVANT_BLOCK, sum + i / (KVANT_BLOCK / 2), w, KVANT_BLOCK);
+    }
+    return ref_dot_f32(x, b, n);
+}
+
 static void ref_rms_norm(float *y, const float *x, const float *weight, int n, float eps) {
     float r = 1.0f / sqrtf(ref_dot_f32(x, x, n) / (float)n + eps);
     for (int i = 0; i < n; i++)
@@ -127,6 +137,7 @@ static void ref_gelu_mul(float *gate, const float *up, int n) {
 
 void kvant_kernels_set_ref_vector(kvant_kernels *k) {
     k->quantize_q8 = ref_quantize_q8;
+    k->weigh_q8 = ref_weigh_q8;
     k->f16_to_f32 = ref_f16_to_f32;
     k->f32_to_f16 = ref_f32_to_f16;
     k->dot_f32 = ref_dot_f32;

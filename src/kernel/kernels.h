@@ -75,6 +75,7 @@ typedef struct kvant_product_f32 {
  * quantize_q8: x[n] (n a multiple of 32) -> q, scale per 32 = max|x| / 127 (0 gives q = 0, scale 0), q = rint(x * (127 / max|x|)),
  *   in -127..127, x_sum per 16. Byte-identical at every level. max|x| under KVANT_Q8_SMALLEST counts as 0. x should be finite:
  *   an infinity makes the scale infinite, a NaN is quantized as 127.
+ * weigh_q8: quantize_q8 of w[i] = x[i] * a[i]; returns dot_f32 of x and b. For weights of tokens times the scales and biases of V.
  * f16_to_f32, f32_to_f16: rows, as base/half.h.
  * dot_f32: sum of a*b in 8 interleaved partial sums (lane i sums j % 8 == i in order, fused), added as ((0+4)+(2+6))+((1+5)+(3+7)).
  * rms_norm: y = x / sqrt(mean(x^2) + eps) * weight (weight NULL: 1); the mean by dot_f32's order, and
@@ -102,6 +103,8 @@ typedef struct kvant_product_f32 {
     KERNEL(void, tile_s_to_f32,                                                                                         \
            (float *out, const uint8_t *tile, const float *scale, const float *bias, int scale_block, int n_block))      \
     KERNEL(void, quantize_q8, (int8_t * q, float *scale, int16_t *sum, const float *x, int n))                          \
+    KERNEL(float, weigh_q8,                                                                                             \
+           (int8_t * q, float *scale, int16_t *sum, const float *x, const float *a, const float *b, int n))             \
     KERNEL(void, f16_to_f32, (float *y, const uint16_t *x, int n))                                                      \
     KERNEL(void, f32_to_f16, (uint16_t * y, const float *x, int n))                                                     \
     KERNEL(float, dot_f32, (const float *a, const float *b, int n))                                                     \

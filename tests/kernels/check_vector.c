@@ -59,6 +59,25 @@ void check_quantize_q8(const kvant_kernels *ref, const kvant_kernels *k) {
         }
 }
 
+void check_weigh_q8(const kvant_kernels *ref, const kvant_kernels *k) {
+    for (int i = 0; i < 60; i++)
+        for (int kind = 0; kind < N_KINDS; kind++) {
+            int n_block = i % 6, n = n_block * KVANT_BLOCK;
+            static const float magnitudes[] = {1.0f, 300.0f, 1e-20f, 1e20f};
+            float magnitude = magnitudes[random_u32() % 4];
+            float *x = values(SLOT_X, n, kind, magnitude), *a = values(SLOT_SCALE, n, ORDINARY, magnitude);
+            float *b = values(SLOT_BIAS, n, ORDINARY, 1.0f);
+            int8_t *qa = guarded_random(SLOT_REF, (size_t)n), *qb = guarded_random(SLOT_GOT, (size_t)n);
+            float *sa = guarded_random(SLOT_REF2, (size_t)n_block * 4), *sb = guarded_random(SLOT_GOT2, (size_t)n_block * 4);
+            int16_t *ta = guarded_random(SLOT_REF3, (size_t)n_block * 4), *tb = guarded_random(SLOT_GOT3, (size_t)n_block * 4);
+            float da = ref->weigh_q8(qa, sa, ta, x, a, b, n), db = k->weigh_q8(qb, sb, tb, x, a, b, n);
+            expect_same_bytes(qa, qb, (size_t)n, "weigh_q8 codes: n %d, kind %d", n, kind);
+            expect_same_floats(sa, sb, (size_t)n_block, "weigh_q8 scales: n %d, kind %d", n, kind);
+            expect_same_bytes(ta, tb, (size_t)n_block * 4, "weigh_q8 sums: n %d, kind %d", n, kind);
+            expect_same_floats(&da, &db, 1, "weigh_q8 dot: n %d, kind %d", n, kind);
+        }
+}
+
 void check_f16_to_f32(const kvant_kernels *ref, const kvant_kernels *k) {
     const int n = 65536;
     uint16_t *x = guarded(SLOT_X, (size_t)n * sizeof *x);

@@ -54,36 +54,56 @@ AVX2_INLINE __m256 sigmoid(__m256 z) {
     return _mm256_div_ps(top, _mm256_add_ps(one, e));
 }
 
-AVX2 static void avx2_quantize_q8(int8_t *q, float *scale, int16_t *sum, const float *x, int n) {
+/* 32 values -> their codes, scale and the sums of each 16 codes. */
+AVX2_INLINE void quantize_block(int8_t *q, float *scale, int16_t *sum, const __m256 v[4]) {
     const __m256 sign = _mm256_set1_ps(-0.0f), top = _mm256_set1_ps(127.0f), bottom = _mm256_set1_ps(-127.0f);
     const __m256i one = _mm256_set1_epi16(1), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    for (int b = 0; b < n / KVANT_BLOCK; b++, x += KVANT_BLOCK, q += KVANT_BLOCK, sum += 2) {
-        __m256 v[4], m[4];
-        UNROLL for (int i = 0; i < 4; i++) {
-            v[i] = _mm256_loadu_ps(x + 8 * i);
-            /* a NaN in the first operand gives the second */
-            m[i] = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), _mm256_setzero_ps());
-        }
-        __m256 m8 = _mm256_max_ps(_mm256_max_ps(m[0], m[1]), _mm256_max_ps(m[2], m[3]));
-        __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));
-        m4 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
-        float largest = _mm_cvtss_f32(_mm_max_ss(m4, _mm_movehdup_ps(m4)));
-        __m256 inverse = _mm256_set1_ps(largest < KVANT_Q8_SMALLEST ? 0.0f : 127.0f / largest);
-        scale[b] = largest < KVANT_Q8_SMALLEST ? 0.0f : largest / 127.0f;
-        __m256i code[4];
-        UNROLL for (int i = 0; i < 4; i++) {
-            __m256 y = _mm256_min_ps(_mm256_mul_ps(v[i], inverse), top);
-            code[i] = _mm256_cvtps_epi32(_mm256_max_ps(y, bottom));
-        }
-        __m256i first = _mm256_packs_epi32(code[0], code[1]), second = _mm256_packs_epi32(code[2], code[3]);
-        __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(first, second), order);
-        _mm256_storeu_si256((__m256i *)q, bytes);
-        __m256i both = _mm256_hadd_epi32(_mm256_madd_epi16(first, one), _mm256_madd_epi16(second, one));
-        __m128i four = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-        four = _mm_hadd_epi32(four, four);
-        sum[0] = (int16_t)_mm_cvtsi128_si32(four);
-        sum[1] = (int16_t)_mm_extract_epi32(four, 1);
+    __m256 m[4];
+    UNROLL for (int i = 0; i < 4; i++) /* a NaN in the first operand gives the second */
+        m[i] = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), _mm256_setzero_ps());
+    __m256 m8 = _mm256_max_ps(_mm256_max_ps(m[0], m[1]), _mm256_max_ps(m[2], m[3]));
+    __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));
+    m4 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+    float largest = _mm_cvtss_f32(_mm_max_ss(m4, _mm_movehdup_ps(m4)));
+    __m256 inverse = _mm256_set1_ps(largest < KVANT_Q8_SMALLEST ? 0.0f : 127.0f / largest);
+    *scale = largest < KVANT_Q8_SMALLEST ? 0.0f : largest / 127.0f;
+    __m256i code[4];
+    UNROLL for (int i = 0; i < 4; i++) {
+        __m256 y = _mm256_min_ps(_mm256_mul_ps(v[i], inverse), top);
+        code[i] = _mm256_cvtps_epi32(_mm256_max_ps(y, bottom));
     }
+    __m256i first = _mm256_packs_epi32(code[0], code[1]), second = _mm256_packs_epi32(code[2], code[3]);
+    __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(first, second), order);
+    _mm256_storeu_si256((__m256i *)q, bytes);
+    __m256i both = _mm256_hadd_epi32(_mm256_madd_epi16(first, one), _mm256_madd_epi16(second, one));
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    four = _mm_hadd_epi32(four, four);
+    sum[0] = (int16_t)_mm_cvtsi128_si32(four);
+    sum[1] = (int16_t)_mm_extract_epi32(four, 1);
+}
+
+AVX2 static void avx2_quantize_q8(int8_t *q, float *scale, int16_t *sum, const float *x, int n) {
+    for (int b = 0; b < n / KVANT_BLOCK; b++) {
+        __m256 v[4];
+        UNROLL for (int i = 0; i < 4; i++) v[i] = _mm256_loadu_ps(x + (size_t)b * KVANT_BLOCK + 8 * i);
+        quantize_block(q + (size_t)b * KVANT_BLOCK, scale + b, sum + 2 * b, v);
+    }
+}
+
+AVX2 static float avx2_weigh_q8(int8_t *q, float *scale, int16_t *sum, const float *x, const float *a, const float *b, int n) {
+    __m256 total = _mm256_setzero_ps();
+    float s[LANES];
+    for (int i = 0; i < n; i += KVANT_BLOCK) {
+        __m256 w[4];
+        UNROLL for (int j = 0; j < 4; j++) {
+            __m256 v = _mm256_loadu_ps(x + i + 8 * j);
+            w[j] = _mm256_mul_ps(v, _mm256_loadu_ps(a + i + 8 * j));
+            total = _mm256_fmadd_ps(v, _mm256_loadu_ps(b + i + 8 * j), total);
+        }
+        quantize_block(q + i, scale + i / KVANT_BLOCK, sum + i / (KVANT_BLOCK / 2), w);
+    }
+    _mm256_storeu_ps(s, total);
+    return add_lanes(s);
 }
 
 AVX2 static void avx2_f16_to_f32(float *y, const uint16_t *x, int n) {
@@ -218,6 +238,7 @@ AVX2 static void avx2_gelu_mul(float *gate, const float *up, int n) {
 
 void kvant_kernels_set_avx2_vector(kvant_kernels *k) {
     k->quantize_q8 = avx2_quantize_q8;
+    k->weigh_q8 = avx2_weigh_q8;
     k->f16_to_f32 = avx2_f16_to_f32;
     k->f32_to_f16 = avx2_f32_to_f16;
     k->dot_f32 = avx2_dot_f32;
