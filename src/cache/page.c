@@ -36,12 +36,26 @@ void kvant_page_release(kvant_cache *cache, kvant_page *page) {
     kvant_free_aligned(page);
 }
 
-static void convert_part(const kvant_part *from, const uint8_t *src, const kvant_part *to, uint8_t *dst, int n,
-                         const kvant_kernels *k) {
+typedef struct convert_job {
+    const kvant_page *from;
+    kvant_page *to;
+    int n; /* tokens */
+    const kvant_kernels *k;
+} convert_job;
+
+/* One part: K (even tasks) or V of one head. */
+static void convert_task(void *arg, int task, int worker) {
+    (void)worker;
+    const convert_job *job = arg;
+    bool is_v = task % 2;
+    const kvant_part *from = is_v ? &job->from->layout->v : &job->from->layout->k;
+    const kvant_part *to = is_v ? &job->to->layout->v : &job->to->layout->k;
+    const uint8_t *src = is_v ? kvant_page_v(job->from, task / 2) : kvant_page_k(job->from, task / 2);
+    uint8_t *dst = is_v ? kvant_page_v(job->to, task / 2) : kvant_page_k(job->to, task / 2);
     float x[KVANT_HEAD_DIM_MAX];
-    for (int slot = 0; slot < n; slot++) {
+    for (int slot = 0; slot < job->n; slot++) {
         from->codec->decode(from, src, slot, x);
-        to->codec->encode(to, dst, slot, x, k);
+        to->codec->encode(to, dst, slot, x, job->k);
     }
 }
 
@@ -51,12 +65,9 @@ kvant_status kvant_page_convert(kvant_cache *cache, const kvant_page *page, int 
     KVANT_TRY(create_page(cache, layout, page->n_references == 1 ? page->layout->bytes : 0, &copy));
     if (layout == page->layout) { /* encoding again would not give the same codes */
         memcpy((uint8_t *)copy + KVANT_PAGE_HEADER, (const uint8_t *)page + KVANT_PAGE_HEADER, layout->bytes - KVANT_PAGE_HEADER);
-        *out = copy;
-        return KVANT_OK;
-    }
-    for (int h = 0; h < layout->n_kv_head; h++) {
-        convert_part(&page->layout->k, kvant_page_k(page, h), &layout->k, kvant_page_k(copy, h), n, cache->ctx->kernels);
-        convert_part(&page->layout->v, kvant_page_v(page, h), &layout->v, kvant_page_v(copy, h), n, cache->ctx->kernels);
+    } else {
+        convert_job job = {page, copy, n, cache->ctx->kernels};
+        kvant_pool_run(cache->ctx->pool, 2 * layout->n_kv_head, convert_task, &job);
     }
     *out = copy;
     return KVANT_OK;
