@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # demo.sh: installs what is missing, builds a release, fetches a small model and answers a question on a long text twice:
-# with the f16 cache and with the 4-bit cache. A second run fetches and builds nothing.
+# with the f16 cache and with the 4-bit cache, and a third time with 8-bit keys and 4-bit values, since naive 4-bit keys cost
+# small models dearly. A second run fetches and builds nothing.
 #
 # usage: sh scripts/demo.sh [--model FILE] [further options of `kvant compare`]
 set -eu
@@ -12,7 +13,7 @@ model=
 while [ $# -gt 0 ]; do
     case $1 in
     --model) [ $# -ge 2 ] || die "--model needs a file"; model=$2; shift 2 ;;
-    -h|--help) sed -n '3,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h|--help) sed -n '3,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) break ;;
     esac
 done
@@ -23,5 +24,5 @@ install_packages $packages
 build_tree "$root/build/release" kvant -DCMAKE_BUILD_TYPE=Release -DKVANT_TESTS=OFF
 [ -n "$model" ] || model=$(fetch_model smollm2-135m) || die "the model could not be fetched; sh scripts/demo.sh --model FILE uses one that is already there"
 
-exec "$root/build/release/kvant" compare -m "$model" -f "$root/scripts/text/loomings.txt" \
+exec "$root/build/release/kvant" compare -m "$model" --kv f16,affine4:64,affine8:64/affine4:64 -f "$root/scripts/text/loomings.txt" \
     -p "In two sentences: who tells this story, and why does he go to sea?" "$@"

@@ -74,12 +74,14 @@ static kvant_status check_room(const kvant_session *s, const int32_t *ids, int64
 
 /* One chunk through the model, then the cache is quantized as far as its settings say. */
 static kvant_status run_chunk(kvant_session *s, const int32_t *ids, int n, float *logits, int n_logits, kvant_error *err) {
+    int64_t length = kvant_session_length(s);
     kvant_status st = kvant_decoder_forward(s->model->decoder, s->model->workspace, s->sequence, ids, n, s->precision, logits, n_logits);
     if (st == KVANT_OK) st = kvant_maybe_quantize_kv_cache(s->sequence, NULL);
     if (st == KVANT_OK) return KVANT_OK;
     s->has_logits = false;
-    return kvant_fail(err, st, "cache: %d tokens could not be added at %lld: %s", n, (long long)kvant_session_length(s),
-                      kvant_status_name(st));
+    /* Room for a conversion can be missing after the chunk was computed: then the chunk is taken back too. */
+    if (kvant_session_length(s) > length) (void)kvant_sequence_truncate(s->sequence, length);
+    return kvant_fail(err, st, "cache: %d tokens could not be added at %lld: %s", n, (long long)length, kvant_status_name(st));
 }
 
 /* The tokens of the next chunk: a step, but never across the point where quantization begins. mlx-lm leaves the last token of a
