@@ -209,17 +209,6 @@ static void softmax_page(const attend_job *j, float *scores, softmax_state *st, 
     st->sum[c] += j->k->exp_sum(scores, TOKENS, st->max[c]);
 }
 
-/* Asks for memory that is read soon: a page is a few kilobytes somewhere, so the machine cannot guess it from the last one. */
-static void fetch(const uint8_t *p, size_t bytes) {
-#if defined(__GNUC__)
-    for (size_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch(p + i);
-#else
-    (void)p;
-    (void)bytes;
-#endif
-}
-
 /* next: the page that is read after this one, or NULL. */
 static void attend_page(const attend_job *j, int index, const kvant_page *next, int kv_head, int c0, softmax_state *st,
                         worker_scratch *w) {
@@ -237,7 +226,8 @@ static void attend_page(const attend_job *j, int index, const kvant_page *next, 
     if (from == to) return;
     const kvant_part *k = &page->layout->k, *v = &page->layout->v;
     prepare_for(j, k, w);
-    fetch(kvant_page_v(page, kv_head), v->bytes);
+    w->codec.next = kvant_page_v(page, kv_head);
+    w->codec.next_bytes = v->bytes;
     k->codec->score(k, kvant_page_k(page, kv_head), &w->query, w->scores, j->k, &w->codec);
     for (int c = from; c < to; c++) {
         float *scores = w->scores + (size_t)c * TOKENS, cap = j->params->softcap;
@@ -249,7 +239,8 @@ static void attend_page(const attend_job *j, int index, const kvant_page *next, 
         if (!whole) mask_scores(scores, j->window, first, position);
         softmax_page(j, scores, st, c, stride);
     }
-    if (next) fetch(kvant_page_k(next, kv_head), next->layout->k.bytes);
+    w->codec.next = next ? kvant_page_k(next, kv_head) : NULL;
+    w->codec.next_bytes = next ? next->layout->k.bytes : 0;
     v->codec->mix(v, kvant_page_v(page, kv_head), w->scores + (size_t)from * TOKENS, to - from,
                   j->params->precision == KVANT_EXACT, st->acc + (size_t)from * stride, stride, j->k, &w->codec);
 }

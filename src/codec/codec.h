@@ -37,8 +37,13 @@ typedef struct kvant_codec_scratch {
     int8_t *wq;          /* [KVANT_QUERY_MAX][KVANT_PAGE_TOKENS] */
     float *wq_scale;     /* [KVANT_QUERY_MAX][2] */
     int16_t *wq_sum;     /* [KVANT_QUERY_MAX][4] */
+    const uint8_t *next; /* the part that is read after this call, NULL: none; products fetch it meanwhile */
+    size_t next_bytes;
     void *memory;
 } kvant_codec_scratch;
+
+/* Asks for the next part: it is a few kilobytes somewhere, so the machine cannot guess it from the last one. */
+void kvant_fetch_next(const kvant_codec_scratch *s);
 
 kvant_status kvant_codec_scratch_create(int head_dim, kvant_codec_scratch *out);
 void kvant_codec_scratch_destroy(kvant_codec_scratch *s);

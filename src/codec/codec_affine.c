@@ -237,6 +237,7 @@ static void score(const kvant_part *part, const uint8_t *bytes, const kvant_quer
     int n_block = part->head_dim / 32;
     bool is_signed = part->format.bits == 8;
     memset(scores, 0, (size_t)q->n * TOKENS * sizeof(float));
+    kvant_fetch_next(s);
     expand_scales(part, bytes, k, s);
     const uint8_t *tile = unpack(&part->format, bytes, 4 * n_block, k, s->tile);
     for (int p = 0; p < TOKENS / ROWS; p++) {
@@ -316,6 +317,7 @@ static void mix(const kvant_part *part, const uint8_t *bytes, const float *weigh
     int group = part->format.group, n_group = part->head_dim / group;
     bool is_integer = !exact && integer(&part->format);
     float middle = is_integer ? (float)((1 << part->format.bits) - 1) * 0.5f : 0.0f;
+    kvant_fetch_next(s);
     const uint8_t *tile = unpack(&part->format, bytes, part->head_dim / ROWS * 2, k, s->tile);
     k->f16_to_f32(s->scale, scales_of(part, bytes), TOKENS * n_group);
     k->f16_to_f32(s->bias, biases_of(part, bytes), TOKENS * n_group);
