@@ -16,8 +16,8 @@ static float k[TOKENS][N_KV_HEAD][HEAD_DIM], v[TOKENS][N_KV_HEAD][HEAD_DIM], q[1
 static size_t attend(kvant_context *ctx, const char *format, float out[N_HEAD][HEAD_DIM]) {
     kvant_error err = {0};
     kvant_cache_config config;
-    kvant_cache *cache = NULL;
-    kvant_sequence *sequence = NULL;
+    kvant_cache *cache;
+    kvant_sequence *sequence;
     kvant_attend_params params = {.n_head = N_HEAD, .scale = 1 / sqrtf(HEAD_DIM), .precision = KVANT_FAST};
     kvant_cache_config_default(&config);
     config.n_layer = 1;
@@ -39,8 +39,7 @@ static size_t attend(kvant_context *ctx, const char *format, float out[N_HEAD][H
 }
 
 static void fill(float *x, size_t n) {
-    while (n--)
-        *x++ = (float)rand() / (float)RAND_MAX * 2 - 1;
+    for (; n > 0; n--) *x++ = (float)rand() / (float)RAND_MAX * 2 - 1;
 }
 
 int main(int argc, char **argv) {
@@ -53,8 +52,7 @@ int main(int argc, char **argv) {
     fill(&q[0][0][0], sizeof q / sizeof(float));
     size_t full = attend(ctx, "f32", exact), packed = attend(ctx, format, out);
     double worst = 0;
-    for (int i = 0; i < N_HEAD * HEAD_DIM; i++)
-        worst = fmax(worst, fabs((&out[0][0])[i] - (&exact[0][0])[i]));
+    for (int i = 0; i < N_HEAD * HEAD_DIM; i++) worst = fmax(worst, fabs((&out[0][0])[i] - (&exact[0][0])[i]));
     printf("%d tokens: f32 %zu bytes, %s %zu bytes; largest difference of an output %.2g\n", TOKENS, full, format, packed, worst);
     kvant_context_destroy(ctx);
     return 0;
