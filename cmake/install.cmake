@@ -11,6 +11,8 @@ configure_package_config_file(cmake/kvant-config.cmake.in kvant-config.cmake
 write_basic_package_version_file(kvant-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/kvant-config.cmake ${CMAKE_CURRENT_BINARY_DIR}/kvant-config-version.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/kvant)
+# The prefix is where the file lies, so a tree that was installed elsewhere or moved still works.
+file(RELATIVE_PATH pc_to_prefix "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
 foreach(name kvant kvant_engine)
   configure_file(cmake/${name}.pc.in ${name}.pc @ONLY)
   install(FILES ${CMAKE_CURRENT_BINARY_DIR}/${name}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
