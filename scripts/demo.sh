@@ -9,18 +9,22 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/scripts/common.sh"
 
+# --model may stand anywhere; everything else goes to `kvant compare`.
 model=
-while [ $# -gt 0 ]; do
-    case $1 in
-    --model) [ $# -ge 2 ] || die "--model needs a file"; model=$2; shift 2 ;;
+n=$#
+while [ "$n" -gt 0 ]; do
+    argument=$1; shift; n=$((n - 1))
+    case $argument in
+    --model|-m) [ "$n" -gt 0 ] || die "$argument needs a file"; model=$1; shift; n=$((n - 1)) ;;
     -h|--help) sed -n '3,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) break ;;
+    *) set -- "$@" "$argument" ;;
     esac
 done
 [ -z "$model" ] || [ -f "$model" ] || die "$model: there is no such file"
 
 # shellcheck disable=SC2086
 install_packages $packages
+[ -x "$root/build/release/kvant" ] || say "building a release (about half a minute)"
 build_tree "$root/build/release" kvant -DCMAKE_BUILD_TYPE=Release -DKVANT_TESTS=OFF
 [ -n "$model" ] || model=$(fetch_model smollm2-135m) || die "the model could not be fetched; sh scripts/demo.sh --model FILE uses one that is already there"
 

@@ -112,7 +112,7 @@ static int answer_prompt(comparison *c, answer *a) {
     kvant_text_stream *stream = NULL;
     int code = open_session(c, a);
     if (code) return code;
-    printf("--- answered with a %s cache (%.2f bits a value) ---\n", a->kv->name, kv_item_bits(a->kv, c->info.head_dim));
+    printf("--- answer with cache %s (%.2f bits a value) ---\n", a->kv->name, kv_item_bits(a->kv, c->info.head_dim));
     fflush(stdout);
     progress_begin(&c->bar, "prefill");
     double start = kvant_time_seconds();
@@ -196,7 +196,7 @@ static int print_result(const comparison *c) {
     }
     table_print(t, stdout);
     table_destroy(t);
-    printf("%d tokens of prompt, all compared with the %s cache; KL divergence in nats, mean over positions\n", c->n_ids,
+    printf("%d tokens of prompt; compared with cache %s at every position; KL divergence in nats, mean over positions\n", c->n_ids,
            c->list.items[0].name);
     return 0;
 }

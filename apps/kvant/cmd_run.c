@@ -251,7 +251,9 @@ static double speed(double n, double seconds) { return seconds > 0 ? n / seconds
 
 /* The first token comes from the prompt's logits: decoding made the others. */
 static double decode_speed(const answer *a) {
-    return a->n_made > 1 ? speed((double)(a->n_made - 1), a->finished - a->first_token) : 0;
+    /* An end token was decoded for but is not counted among the answer's. */
+    int64_t n = strcmp(a->ended, "end") == 0 ? a->n_made : a->n_made - 1;
+    return n > 0 ? speed((double)n, a->finished - a->first_token) : 0;
 }
 
 static void print_end(const answer *a, bool limit_is_typed) {
@@ -287,7 +289,8 @@ static int print_json(const answer *a) {
     json_t *root = json_object(), *ids = json_array(), *cache = json_object(), *timings = json_object();
     json_t *name = json_string(a->info.name ? a->info.name : "");
     json_object_set_new(root, "model", name ? name : json_string("(not UTF-8)"));
-    json_object_set_new(root, "text", json_stringn(a->text ? a->text : "", a->text_size));
+    json_t *text = json_stringn(a->text ? a->text : "", a->text_size);
+    json_object_set_new(root, "text", text ? text : json_null()); /* a stop string can cut a character in two */
     for (int64_t i = 0; i < a->n_made; i++)
         json_array_append_new(ids, json_integer(a->made[i]));
     json_object_set_new(root, "ids", ids);
@@ -404,6 +407,8 @@ static int check_flags(const run_options *o) {
     if (o->raw && o->system) return fail_with(2, "--raw has no place for a --system message");
     for (int i = 0; i < o->stops.n; i++)
         if (o->stops.items[i][0] == '\0') return fail_with(2, "--stop: a stop string must not be empty");
+    if (o->sampling.temperature == 0 && (o->sampling.top_k > 0 || o->sampling.top_p < 1 || o->sampling.min_p > 0))
+        fprintf(stderr, "kvant: --top-k, --top-p and --min-p have no effect at temperature 0; --temp 0.7 samples\n");
     return 0;
 }
 
