@@ -5,14 +5,14 @@
  * slows all of them. A depth is reached by prefilling pseudo-random tokens once; after a measurement the session is cut back.
  * Where a sliding window has dropped what that needs, the session is filled again. */
 #include <inttypes.h>
-#include <jansson.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "commands.h"
+#include "interrupt.h"
+#include "json_output.h"
 #include "kv_list.h"
 #include "options.h"
 #include "report.h"
@@ -29,13 +29,6 @@ static const char about[] =
     "for every cache format: the median of --reps repetitions in which the formats take turns. Tokens are pseudo-random. The\n"
     "cache column is what the session's cache takes at that depth; the peak under the table is the whole process, with weights\n"
     "and the caches of all formats together: name one format to see what it takes alone.";
-
-static volatile sig_atomic_t interrupted;
-/* A second Ctrl-C ends the program. */
-static void on_interrupt(int sig) {
-    interrupted = 1;
-    signal(sig, SIG_DFL);
-}
 
 typedef struct bench_cell {
     int n_reps;
@@ -223,8 +216,7 @@ static json_t *json_speed(const double *sorted, int n) {
 
 static int print_json(const bench *b) {
     json_t *root = json_object(), *rows = json_array();
-    json_t *model = json_string(b->info.name ? b->info.name : "");
-    json_object_set_new(root, "model", model ? model : json_string("(not UTF-8)"));
+    json_object_set_new(root, "model", json_text(b->info.name));
     json_object_set_new(root, "threads", json_integer(b->info.n_threads));
     json_object_set_new(root, "isa", json_string(kvant_isa_name(b->info.isa)));
     json_object_set_new(root, "clock", json_string(b->cpu_time ? "cpu" : "wall"));
@@ -248,12 +240,7 @@ static int print_json(const bench *b) {
         }
     }
     json_object_set_new(root, "rows", rows);
-    char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(8));
-    json_decref(root);
-    if (!text) return fail_with(1, "out of memory");
-    puts(text);
-    free(text);
-    return 0;
+    return json_print(root, JSON_INDENT(2) | JSON_REAL_PRECISION(8));
 }
 
 /* ---- the command ---- */
@@ -303,9 +290,9 @@ static int run_bench(bench *b, const model_options *options) {
     if (code) return code;
     b->total = b->list.n * ((double)b->depths[b->n_depths - 1] +
                             (double)b->n_depths * b->reps * (b->n_prefill + (double)DECODE_WEIGHT * b->n_decode));
-    signal(SIGINT, on_interrupt);
+    interrupt_watch();
     code = measure_all(b);
-    signal(SIGINT, SIG_DFL);
+    interrupt_unwatch();
     return code;
 }
 

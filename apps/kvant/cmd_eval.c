@@ -5,14 +5,14 @@
  * f16 one. The first row compares an f32 cache: what is not above it is rounding, not quantization. Both references compute in
  * float32; --fast lets the formats' own rows use the fast kernels, whose rounding then is part of the figure. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "commands.h"
+#include "interrupt.h"
+#include "json_output.h"
 #include "divergence.h"
 #include "kv_list.h"
 #include "options.h"
@@ -31,13 +31,6 @@ static const char about[] =
     "f32 cache. The text is tokenized whole and cut into chunks of -c tokens; every chunk starts with an empty cache and, where\n"
     "the vocabulary begins texts with BOS, its first token is replaced by BOS. All positions of a chunk are scored. Formats are\n"
     "compared in float32 arithmetic; --fast shows what the fast kernels add. Ctrl-C prints what has been scored so far.";
-
-static volatile sig_atomic_t interrupted;
-/* A second Ctrl-C ends the program. */
-static void on_interrupt(int sig) {
-    interrupted = 1;
-    signal(sig, SIG_DFL);
-}
 
 typedef struct eval_row {
     char name[KV_NAME_MAX + 8];
@@ -268,14 +261,9 @@ static void print_csv(const evaluation *e) {
     }
 }
 
-/* JSON has no infinity and no NaN: null. */
-static json_t *json_number_or_null(double value) { return isfinite(value) ? json_real(value) : json_null(); }
-
 static int print_json(const evaluation *e) {
     json_t *root = json_object(), *rows = json_array();
-    const char *name = e->info.name ? e->info.name : "";
-    json_t *model = json_string(name);
-    json_object_set_new(root, "model", model ? model : json_string("(not UTF-8)"));
+    json_object_set_new(root, "model", json_text(e->info.name));
     json_object_set_new(root, "context", json_integer(e->chunk));
     json_object_set_new(root, "bos", json_boolean(e->has_bos));
     json_object_set_new(root, "precision", json_string(e->fast ? "fast" : "exact"));
@@ -300,12 +288,7 @@ static int print_json(const evaluation *e) {
         json_array_append_new(rows, row);
     }
     json_object_set_new(root, "rows", rows);
-    char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(8));
-    json_decref(root);
-    if (!text) return fail_with(1, "out of memory");
-    puts(text);
-    free(text);
-    return 0;
+    return json_print(root, JSON_INDENT(2) | JSON_REAL_PRECISION(8));
 }
 
 /* ---- the command ---- */
@@ -360,9 +343,9 @@ static int run_eval(evaluation *e, const model_options *options, kv_list *list, 
     code = read_ids(e, tokens);
     if (!code) code = allocate_buffers(e);
     if (code) return code;
-    signal(SIGINT, on_interrupt);
+    interrupt_watch();
     code = score_text(e);
-    signal(SIGINT, SIG_DFL);
+    interrupt_unwatch();
     return code;
 }
 

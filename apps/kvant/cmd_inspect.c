@@ -4,12 +4,12 @@
  * Nothing from the file reaches the terminal as a control character, and the JSON is valid whatever the file holds: the
  * library hands out valid UTF-8, this file escapes. A file that Kvant cannot run is shown all the same, with the reason. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "commands.h"
+#include "json_output.h"
 #include "kvant/engine.h"
 #include "options.h"
 #include "report.h"
@@ -228,20 +228,6 @@ static void print_cache(const inspection *x) {
 
 /* ---- JSON ---- */
 
-/* A string of any bytes: what is not UTF-8 (a path can be so) loses its non-ASCII bytes. */
-static json_t *json_text(const char *s) {
-    json_t *j = json_string(s);
-    if (j) return j;
-    size_t n = strlen(s);
-    char *copy = malloc(n + 1);
-    if (!copy) return json_null();
-    for (size_t i = 0; i <= n; i++)
-        copy[i] = (unsigned char)s[i] < 0x80 ? s[i] : '?';
-    j = json_string(copy);
-    free(copy);
-    return j;
-}
-
 /* A value as the library writes it: numbers and bools become JSON's, arrays are JSON already (with the rest cut). */
 static json_t *json_value(const char *type, const char *value) {
     if (strcmp(type, "string") == 0) return json_text(value);
@@ -349,10 +335,7 @@ static int print_json(const inspection *x, const char *path, bool each, char *va
     json_object_set_new(j, "metadata", json_metadata(x, value));
     json_object_set_new(j, "tensors", json_tensors(x, each));
     json_object_set_new(j, "cache", x->runs ? json_cache(x) : json_null());
-    int rc = json_dumpf(j, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
-    printf("\n");
-    json_decref(j);
-    return rc == 0 ? 0 : fail_with(1, "the JSON could not be written");
+    return json_print(j, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
 }
 
 static int print_text(const inspection *x, const char *path, bool each, char *value) {

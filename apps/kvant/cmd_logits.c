@@ -5,12 +5,12 @@
  * n_tokens x n_vocab float32, a row for each position. The file appears when it is complete. */
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "commands.h"
+#include "interrupt.h"
 #include "options.h"
 #include "report.h"
 
@@ -24,13 +24,6 @@ static const char about[] =
     "Writes the logits of every position of a list of token ids (decimal, white space or commas between them; - for stdin).\n"
     "Arithmetic is float32 unless --fast is given, and the cache f16 unless the cache flags say otherwise. The file: int32\n"
     "magic 0x4c4f4754, version 1, n_tokens, n_vocab, the ids, then a row of n_vocab float32 a position; little-endian.";
-
-static volatile sig_atomic_t interrupted;
-/* A second Ctrl-C ends the program. */
-static void on_interrupt(int sig) {
-    interrupted = 1;
-    signal(sig, SIG_DFL);
-}
 
 typedef struct logits_job {
     kvant_model *model;
@@ -161,9 +154,9 @@ int cmd_logits(int argc, char **argv) {
     if (code) return code;
     code = prepare(&j, &options, ids);
     if (!code) {
-        signal(SIGINT, on_interrupt);
+        interrupt_watch();
         code = write_file(&j, out);
-        signal(SIGINT, SIG_DFL);
+        interrupt_unwatch();
     }
     kvant_session_destroy(j.session);
     free(j.ids);

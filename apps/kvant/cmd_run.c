@@ -12,13 +12,13 @@
 #define fileno _fileno
 #endif
 #include <inttypes.h>
-#include <jansson.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "commands.h"
+#include "interrupt.h"
+#include "json_output.h"
 #include "options.h"
 #include "report.h"
 #include "stop_text.h"
@@ -32,13 +32,6 @@ static const char about[] =
     "with --raw the model continues the text as it stands. The most probable token is taken unless --temp says otherwise, so\n"
     "that runs can be compared. At the end, stderr has the speeds, and the bytes of the cache beside those of an f16 cache.\n"
     "Ctrl-C ends the answer after the current token, a second Ctrl-C the program.";
-
-static volatile sig_atomic_t interrupted;
-/* A second Ctrl-C ends the program. */
-static void on_interrupt(int sig) {
-    interrupted = 1;
-    signal(sig, SIG_DFL);
-}
 
 typedef struct run_options {
     model_options model;
@@ -287,10 +280,8 @@ static void set_format(json_t *object, const char *key, const kvant_format *f) {
 static int print_json(const answer *a) {
     size_t f16 = 0;
     json_t *root = json_object(), *ids = json_array(), *cache = json_object(), *timings = json_object();
-    json_t *name = json_string(a->info.name ? a->info.name : "");
-    json_object_set_new(root, "model", name ? name : json_string("(not UTF-8)"));
-    json_t *text = json_stringn(a->text ? a->text : "", a->text_size);
-    json_object_set_new(root, "text", text ? text : json_null()); /* a stop string can cut a character in two */
+    json_object_set_new(root, "model", json_text(a->info.name));
+    json_object_set_new(root, "text", json_text_n(a->text ? a->text : "", a->text_size)); /* a stop string can cut a character */
     for (int64_t i = 0; i < a->n_made; i++)
         json_array_append_new(ids, json_integer(a->made[i]));
     json_object_set_new(root, "ids", ids);
@@ -315,12 +306,7 @@ static int print_json(const answer *a) {
     json_object_set_new(root, "threads", json_integer(a->info.n_threads));
     json_object_set_new(root, "isa", json_string(kvant_isa_name(a->info.isa)));
     json_object_set_new(root, "peak_bytes", json_integer((json_int_t)kvant_peak_memory()));
-    char *out = json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(8));
-    json_decref(root);
-    if (!out) return fail_with(1, "out of memory");
-    bool written = puts(out) >= 0 && fflush(stdout) == 0;
-    free(out);
-    return written ? 0 : fail_with(1, "the answer cannot be written to stdout");
+    return json_print(root, JSON_COMPACT | JSON_REAL_PRECISION(8));
 }
 
 /* ---- the command ---- */
@@ -352,10 +338,10 @@ static int run_answer(const run_options *o, answer *a) {
     print_first_line(a->model, a->n_context);
     code = create_parts(o, a);
     if (code) return code;
-    signal(SIGINT, on_interrupt);
+    interrupt_watch();
     code = prefill(a);
     if (!code) code = generate(a);
-    signal(SIGINT, SIG_DFL);
+    interrupt_unwatch();
     if (code) return code;
     if (o->json) code = print_json(a);
     print_end(a, o->n_predict >= 0);

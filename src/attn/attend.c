@@ -130,16 +130,16 @@ static kvant_status reserve_partial(const kvant_cache *cache, kvant_attend_scrat
 
 typedef struct attend_job {
     kvant_sequence *s;
-    const kvant_layer *layer;
+    const kvant_page_list *layer;
     kvant_window window;
     const kvant_attend_params *params;
     const float *q;
     float *out;
     int n, group;       /* query tokens; query heads of a KV head */
     int64_t first;      /* position of the first query */
-    int n_run, n_block; /* runs of pages; blocks of columns for each KV head */
+    int run_first, n_run; /* runs of pages before run_first lie before every window; attend_few moves it from round to round */
+    int n_block;          /* blocks of columns for each KV head */
     int block_columns;
-    int run_first; /* decode: the first run of this round */
     kvant_attend_scratch *scratch;
     const kvant_kernels *k;
 } attend_job;
@@ -302,7 +302,7 @@ static void block_task(void *arg, int task, int worker) {
     if (n > j->block_columns) n = j->block_columns;
     gather_queries(j, kv_head, c0, n, w);
     reset_state(&w->total, n, j->scratch->stride);
-    for (int run = 0; run < j->n_run; run++) {
+    for (int run = j->run_first; run < j->n_run; run++) {
         attend_run(j, run, kv_head, c0, &w->run, w);
         merge_run(j, &w->total, &w->run, n);
     }
@@ -358,10 +358,12 @@ kvant_status kvant_attend(kvant_sequence *s, int layer, const kvant_attend_param
     if (j.window.size > 0 && j.first - j.window.size + 1 < (int64_t)j.layer->first_kept * TOKENS && j.layer->first_kept > 0)
         return KVANT_EINVAL;
     j.n_run = (j.layer->n_pages + RUN_PAGES - 1) / RUN_PAGES;
+    if (j.window.size > 0 && j.window.keep == 0 && j.first >= j.window.size)
+        j.run_first = (int)((j.first - j.window.size + 1) / (TOKENS * RUN_PAGES));
     int columns = n * j.group, workers = kvant_pool_size(cache->ctx->pool), n_kv_head = cache->config.n_kv_head;
     j.block_columns = columns < COLUMNS ? columns : COLUMNS;
     j.n_block = (columns + j.block_columns - 1) / j.block_columns;
-    bool few = columns <= COLUMNS && (n_kv_head % workers != 0 || n_kv_head < workers) && j.n_run > 1;
+    bool few = columns <= COLUMNS && n_kv_head % workers != 0 && j.n_run - j.run_first > 1;
     if (few) {
         KVANT_TRY(reserve_partial(cache, j.scratch, (size_t)columns));
         attend_few(&j);

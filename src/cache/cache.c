@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* cache.c: a cache: the layers of a model, the formats of K and V, and the bytes they take. */
+#include <assert.h>
 #include <limits.h>
 #include <string.h>
 
@@ -71,6 +72,7 @@ kvant_status kvant_cache_create(kvant_context *ctx, const kvant_cache_config *co
 
 void kvant_cache_destroy(kvant_cache *c) {
     if (!c) return;
+    assert(c->n_sequences == 0);
     if (c->attend_scratch) c->attend_scratch_destroy(c->attend_scratch);
     kvant_free(c->windows);
     kvant_free(c);

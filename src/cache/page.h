@@ -51,17 +51,17 @@ struct kvant_cache {
     void (*attend_scratch_destroy)(kvant_attend_scratch *);
 };
 
-typedef struct kvant_layer {
+typedef struct kvant_page_list {
     kvant_page **pages; /* [room], absolute page index */
     int n_pages, room;
     int first_kept; /* pages [1 or 0 .. first_kept) were dropped by the window (page 0 stays where first tokens do) */
     int64_t length;
-} kvant_layer;
+} kvant_page_list;
 
 struct kvant_sequence {
     kvant_cache *cache;
     bool packed;         /* new tokens are stored in the cache's formats */
-    kvant_layer *layers; /* [n_layer] */
+    kvant_page_list *layers; /* [n_layer] */
 };
 
 /* A zeroed page with one reference, counted in cache->bytes. KVANT_EFULL: the budget. */

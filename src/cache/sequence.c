@@ -13,21 +13,26 @@
 
 static int n_layer(const kvant_sequence *s) { return s->cache->config.n_layer; }
 
+/* Whether an empty sequence stores its first token quantized. */
+static bool starts_packed(const kvant_cache *cache) {
+    return cache->config.quantized_kv_start == 0 && !cache->config.quantize_after_step;
+}
+
 kvant_status kvant_sequence_create(kvant_cache *cache, kvant_sequence **out) {
     kvant_sequence *s = kvant_alloc(1, sizeof *s);
-    kvant_layer *layers = kvant_alloc((size_t)cache->config.n_layer, sizeof *layers);
+    kvant_page_list *layers = kvant_alloc((size_t)cache->config.n_layer, sizeof *layers);
     if (!s || !layers) {
         kvant_free(s);
         kvant_free(layers);
         return KVANT_ENOMEM;
     }
-    *s = (kvant_sequence){cache, cache->config.quantized_kv_start == 0 && !cache->config.quantize_after_step, layers};
+    *s = (kvant_sequence){cache, starts_packed(cache), layers};
     cache->n_sequences++;
     *out = s;
     return KVANT_OK;
 }
 
-static void release_pages(kvant_sequence *s, kvant_layer *l, int from, int to) {
+static void release_pages(kvant_sequence *s, kvant_page_list *l, int from, int to) {
     for (int i = from; i < to; i++) {
         kvant_page_release(s->cache, l->pages[i]);
         l->pages[i] = NULL;
@@ -45,7 +50,7 @@ void kvant_sequence_destroy(kvant_sequence *s) {
     kvant_free(s);
 }
 
-static kvant_status reserve_pages(kvant_layer *l, int n) {
+static kvant_status reserve_pages(kvant_page_list *l, int n) {
     if (n <= l->room) return KVANT_OK;
     int room = l->room ? l->room : 16;
     while (room < n)
@@ -62,8 +67,8 @@ kvant_status kvant_sequence_fork(const kvant_sequence *s, kvant_sequence **out) 
     KVANT_TRY(kvant_sequence_create(s->cache, &copy));
     copy->packed = s->packed;
     for (int i = 0; i < n_layer(s); i++) {
-        const kvant_layer *from = &s->layers[i];
-        kvant_layer *to = &copy->layers[i];
+        const kvant_page_list *from = &s->layers[i];
+        kvant_page_list *to = &copy->layers[i];
         if (reserve_pages(to, from->n_pages) != KVANT_OK) {
             kvant_sequence_destroy(copy);
             return KVANT_ENOMEM;
@@ -91,7 +96,7 @@ static int64_t first_visible_page(kvant_window w, int64_t p) { return w.size > 0
 /* Drops the pages that no query from position p on can see. */
 static void drop_unseen(kvant_sequence *s, int layer, int64_t p) {
     kvant_window w = s->cache->windows[layer];
-    kvant_layer *l = &s->layers[layer];
+    kvant_page_list *l = &s->layers[layer];
     int64_t first = first_visible_page(w, p);
     if (first > l->n_pages) first = l->n_pages;
     if (first <= l->first_kept) return;
@@ -103,28 +108,28 @@ static void drop_unseen(kvant_sequence *s, int layer, int64_t p) {
 kvant_status kvant_sequence_truncate(kvant_sequence *s, int64_t n_tokens) {
     if (n_tokens < 0) return KVANT_EINVAL;
     for (int i = 0; i < n_layer(s); i++) {
-        const kvant_layer *l = &s->layers[i];
+        const kvant_page_list *l = &s->layers[i];
         if (n_tokens > l->length) return KVANT_EINVAL;
         int64_t needed = first_visible_page(s->cache->windows[i], n_tokens);
         bool all_dropped_is_unseen = needed >= l->first_kept;
         if (n_tokens > 0 && n_tokens < l->length && !all_dropped_is_unseen) return KVANT_EUNSUPPORTED;
     }
     for (int i = 0; i < n_layer(s); i++) {
-        kvant_layer *l = &s->layers[i];
+        kvant_page_list *l = &s->layers[i];
         int keep = (int)((n_tokens + TOKENS - 1) / TOKENS);
         release_pages(s, l, keep, l->n_pages);
         l->n_pages = keep;
         l->length = n_tokens;
         if (l->first_kept > keep) l->first_kept = keep;
     }
-    if (n_tokens == 0) s->packed = s->cache->config.quantized_kv_start == 0 && !s->cache->config.quantize_after_step;
+    if (n_tokens == 0) s->packed = starts_packed(s->cache);
     return KVANT_OK;
 }
 
 /* ---- appending ---- */
 
 /* Makes the last page writable and adds pages for n more tokens; on failure nothing has changed. */
-static kvant_status grow(kvant_sequence *s, kvant_layer *l, int n) {
+static kvant_status grow(kvant_sequence *s, kvant_page_list *l, int n) {
     kvant_cache *cache = s->cache;
     const kvant_page_layout *layout = s->packed ? &cache->packed : &cache->plain;
     int n_pages = (int)((l->length + n + TOKENS - 1) / TOKENS), used = (int)(l->length % TOKENS), old = l->n_pages;
@@ -147,7 +152,7 @@ static kvant_status grow(kvant_sequence *s, kvant_layer *l, int n) {
 }
 
 typedef struct append_job {
-    const kvant_layer *layer;
+    const kvant_page_list *layer;
     const kvant_cache_config *config;
     const kvant_kernels *kernels;
     int64_t first; /* position of token 0 */
@@ -176,7 +181,7 @@ kvant_status kvant_sequence_append(kvant_sequence *s, int layer, const float *k,
     if (layer < 0 || layer >= n_layer(s) || n < 0) return KVANT_EINVAL;
     if (n == 0) return KVANT_OK;
     kvant_cache *cache = s->cache;
-    kvant_layer *l = &s->layers[layer];
+    kvant_page_list *l = &s->layers[layer];
     if (l->length > (INT64_C(1) << 36) - n) return KVANT_EFULL;
     drop_unseen(s, layer, l->length);
     KVANT_TRY(grow(s, l, n));
@@ -199,7 +204,7 @@ kvant_status kvant_sequence_append(kvant_sequence *s, int layer, const float *k,
 static kvant_status convert_sequence(kvant_sequence *s) {
     const kvant_page_layout *packed = &s->cache->packed;
     for (int i = 0; i < n_layer(s); i++) {
-        kvant_layer *l = &s->layers[i];
+        kvant_page_list *l = &s->layers[i];
         for (int p = 0; p < l->n_pages; p++) {
             kvant_page *old = l->pages[p], *new;
             int64_t rest = l->length - (int64_t)p * TOKENS;
@@ -236,7 +241,7 @@ int kvant_sequence_page_count(const kvant_sequence *s, int layer) {
 
 kvant_status kvant_sequence_page_info(const kvant_sequence *s, int layer, int index, kvant_page_info *out) {
     if (layer < 0 || layer >= n_layer(s) || index < 0) return KVANT_EINVAL;
-    const kvant_layer *l = &s->layers[layer];
+    const kvant_page_list *l = &s->layers[layer];
     for (int i = 0; i < l->n_pages; i++) {
         const kvant_page *p = l->pages[i];
         if (!p || index-- > 0) continue;
@@ -251,7 +256,7 @@ kvant_status kvant_sequence_page_info(const kvant_sequence *s, int layer, int in
 
 kvant_status kvant_sequence_decode(const kvant_sequence *s, int layer, int64_t token, int kv_head, float *k, float *v) {
     if (layer < 0 || layer >= n_layer(s) || kv_head < 0 || kv_head >= s->cache->config.n_kv_head) return KVANT_EINVAL;
-    const kvant_layer *l = &s->layers[layer];
+    const kvant_page_list *l = &s->layers[layer];
     if (token < 0 || token >= l->length || !l->pages[token / TOKENS]) return KVANT_EINVAL;
     const kvant_page *p = l->pages[token / TOKENS];
     p->layout->k.codec->decode(&p->layout->k, kvant_page_k(p, kv_head), (int)(token % TOKENS), k);

@@ -14,6 +14,7 @@
 #include "base/half.h"
 #include "codec/affine_rule.h"
 #include "codec/codec.h"
+#include "kernel/panel.h"
 
 #define ROWS KVANT_PANEL_ROWS
 #define TOKENS KVANT_PAGE_TOKENS
@@ -188,29 +189,6 @@ static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float
     }
 }
 
-static const uint8_t *unpack(const kvant_format *f, const uint8_t *packed, int n_block, const kvant_kernels *k, uint8_t *tile) {
-    switch (f->bits) {
-    case 2:
-        k->unpack2(tile, packed, n_block);
-        break;
-    case 3:
-        k->unpack3(tile, packed, n_block);
-        break;
-    case 4:
-        k->unpack4(tile, packed, n_block);
-        break;
-    case 5:
-        k->unpack5(tile, packed, n_block);
-        break;
-    case 6:
-        k->unpack6(tile, packed, n_block);
-        break;
-    default:
-        return packed;
-    }
-    return tile;
-}
-
 /* Scales and biases of a K part, one row of 16 for every 32 columns: [4 panels][head_dim/32][16]. */
 static void expand_scales(const kvant_part *part, const uint8_t *bytes, const kvant_kernels *k, kvant_codec_scratch *s) {
     int n_group = part->head_dim / part->format.group, repeat = part->format.group / 32, n = TOKENS * n_group;
@@ -239,7 +217,7 @@ static void score(const kvant_part *part, const uint8_t *bytes, const kvant_quer
     memset(scores, 0, (size_t)q->n * TOKENS * sizeof(float));
     kvant_fetch_next(s);
     expand_scales(part, bytes, k, s);
-    const uint8_t *tile = unpack(&part->format, bytes, 4 * n_block, k, s->tile);
+    const uint8_t *tile = kvant_panel_unpack(k, part->format.bits, bytes, 4 * n_block, s->tile);
     for (int p = 0; p < TOKENS / ROWS; p++) {
         const uint8_t *panel = tile + (size_t)p * ROWS * d;
         const float *scale = s->scale + p * n_block * ROWS, *bias = s->bias + p * n_block * ROWS;
@@ -318,7 +296,7 @@ static void mix(const kvant_part *part, const uint8_t *bytes, const float *weigh
     bool is_integer = !exact && integer(&part->format);
     float middle = is_integer ? (float)((1 << part->format.bits) - 1) * 0.5f : 0.0f;
     kvant_fetch_next(s);
-    const uint8_t *tile = unpack(&part->format, bytes, part->head_dim / ROWS * 2, k, s->tile);
+    const uint8_t *tile = kvant_panel_unpack(k, part->format.bits, bytes, part->head_dim / ROWS * 2, s->tile);
     k->f16_to_f32(s->scale, scales_of(part, bytes), TOKENS * n_group);
     k->f16_to_f32(s->bias, biases_of(part, bytes), TOKENS * n_group);
     if (is_integer) k->add_scaled_f32(s->bias, s->scale, middle, TOKENS * n_group);

@@ -16,7 +16,8 @@
 #include "base/bytes.h"
 #include "base/memory.h"
 #include "kvant/engine.h"
-#include "model/decoder_internal.h"
+#include "model/arch_traits.h"
+#include "model/decoder.h"
 
 #define MAX_SHOWN 64 /* elements of an array */
 
@@ -244,21 +245,6 @@ kvant_status kvant_model_file_check_kit(const kvant_gguf *f, kvant_error *err) {
 
 /* ---- the public functions ---- */
 
-/* The sliding windows of the layers, where the file describes a model that runs; what is wrong else is said when asked for. */
-static kvant_status read_windows(kvant_file *f) {
-    kvant_hparams *hp = kvant_alloc(1, sizeof *hp);
-    if (!hp) return KVANT_ENOMEM;
-    kvant_status st = KVANT_OK;
-    if (kvant_hparams_read(f->gguf, hp, NULL) == KVANT_OK) {
-        f->layer_window = kvant_alloc((size_t)hp->n_layer, sizeof *f->layer_window);
-        if (!f->layer_window) st = KVANT_ENOMEM;
-        for (int i = 0; st == KVANT_OK && i < hp->n_layer; i++)
-            f->layer_window[i] = hp->windowed[i] ? hp->window : 0;
-    }
-    kvant_free(hp);
-    return st;
-}
-
 kvant_status kvant_file_open(const char *path, kvant_file **out, kvant_error *err) {
     if (!path || !out) return kvant_fail(err, KVANT_EINVAL, "kvant_file_open: path and out must not be NULL");
     kvant_file *f = kvant_alloc(1, sizeof *f);
@@ -279,7 +265,8 @@ kvant_status kvant_file_open(const char *path, kvant_file **out, kvant_error *er
         f->tensor_bytes += t->bytes;
         f->n_elements = n > INT64_MAX - f->n_elements ? INT64_MAX : f->n_elements + n;
     }
-    if (read_windows(f) != KVANT_OK) {
+    /* A file that describes no model that runs has no windows; why is said when the model is asked for. */
+    if (kvant_decoder_peek_windows(f->gguf, &f->layer_window, NULL) == KVANT_ENOMEM) {
         kvant_file_close(f);
         return kvant_fail(err, KVANT_ENOMEM, "%s: no memory to describe it", path);
     }

@@ -28,6 +28,8 @@ void kvant_decoder_destroy(kvant_decoder *d);
 void kvant_decoder_get_info(const kvant_decoder *d, kvant_decoder_info *out);
 /* The hyperparameters alone, without reading weights: for kvant inspect. layer_window is NULL then. */
 kvant_status kvant_decoder_peek(const kvant_gguf *f, kvant_decoder_info *out, kvant_error *err);
+/* The windows of its layers, [n_layer], 0 = whole context; *out is freed by the caller (kvant_free). */
+kvant_status kvant_decoder_peek_windows(const kvant_gguf *f, int **out, kvant_error *err);
 /* The names of all architectures, comma-separated. */
 const char *kvant_decoder_architectures(void);
 

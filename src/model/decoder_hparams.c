@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "model/decoder_internal.h"
 
 typedef struct reader {
@@ -349,5 +350,16 @@ kvant_status kvant_decoder_peek(const kvant_gguf *f, kvant_decoder_info *out, kv
     snprintf(info.architecture, sizeof info.architecture, "%s", hp.traits->name);
     info.n_parameters = kvant_count_parameters(f);
     *out = info;
+    return KVANT_OK;
+}
+
+kvant_status kvant_decoder_peek_windows(const kvant_gguf *f, int **out, kvant_error *err) {
+    kvant_hparams hp;
+    KVANT_TRY(kvant_hparams_read(f, &hp, err));
+    int *windows = kvant_alloc((size_t)hp.n_layer, sizeof *windows);
+    if (!windows) return kvant_fail(err, KVANT_ENOMEM, "not enough memory for the windows of %d layers", hp.n_layer);
+    for (int i = 0; i < hp.n_layer; i++)
+        windows[i] = hp.windowed[i] ? hp.window : 0;
+    *out = windows;
     return KVANT_OK;
 }

@@ -4,6 +4,7 @@
  * A text is cut into words by the pre-tokenizer; in each word, which begins as single characters, the neighbours with the lowest
  * rank are merged until no merge is left. A heap holds the possible merges, and entries whose symbols have changed since are
  * passed over when they come up, so a word of n characters takes n log n steps however long it is. */
+#include "text/merge_heap.h"
 #include "text/tokenizer_internal.h"
 #include "text/utf8.h"
 
@@ -14,53 +15,12 @@ typedef struct node {
     uint32_t offset, size; /* in the text */
 } node;
 
-typedef struct candidate {
-    int32_t rank, left, right; /* nodes */
-    int32_t left_id, right_id, result;
-} candidate;
-
 typedef struct scratch {
     const kvant_tokenizer *t;
     node *nodes;
     size_t n_node, node_room;
-    candidate *heap;
-    size_t n_heap, heap_room;
+    kvant_merge_heap heap; /* check: the ids of the two nodes */
 } scratch;
-
-/* ---- the heap: lowest rank first, then leftmost ---- */
-
-static bool before(const candidate *a, const candidate *b) {
-    return a->rank != b->rank ? a->rank < b->rank : a->left < b->left;
-}
-
-static kvant_status heap_push(scratch *s, candidate c) {
-    if (s->n_heap == s->heap_room) {
-        size_t room = s->heap_room ? s->heap_room * 2 : 64;
-        candidate *heap = kvant_realloc(s->heap, room, sizeof *heap);
-        if (!heap) return KVANT_ENOMEM;
-        s->heap = heap;
-        s->heap_room = room;
-    }
-    size_t i = s->n_heap++;
-    for (; i > 0 && before(&c, &s->heap[(i - 1) / 2]); i = (i - 1) / 2) s->heap[i] = s->heap[(i - 1) / 2];
-    s->heap[i] = c;
-    return KVANT_OK;
-}
-
-static candidate heap_pop(scratch *s) {
-    candidate top = s->heap[0], last = s->heap[--s->n_heap];
-    size_t i = 0;
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= s->n_heap) break;
-        if (child + 1 < s->n_heap && before(&s->heap[child + 1], &s->heap[child])) child++;
-        if (!before(&s->heap[child], &last)) break;
-        s->heap[i] = s->heap[child];
-        i = child;
-    }
-    if (s->n_heap) s->heap[i] = last;
-    return top;
-}
 
 /* ---- merging one word ---- */
 
@@ -69,16 +29,16 @@ static kvant_status try_pair(scratch *s, int32_t left, int32_t right) {
     const node *l = &s->nodes[left], *r = &s->nodes[right];
     const kvant_merge *m = kvant_merges_find(s->t->merges, s->t->merge_mask, l->id, r->id);
     if (!m) return KVANT_OK;
-    return heap_push(s, (candidate){m->rank, left, right, l->id, r->id, m->result});
+    return kvant_merge_heap_push(&s->heap, (kvant_merge_entry){m->rank, left, right, {(uint32_t)l->id, (uint32_t)r->id}, m->result});
 }
 
 static kvant_status merge_nodes(scratch *s) {
-    s->n_heap = 0;
+    s->heap.n = 0;
     for (size_t i = 1; i < s->n_node; i++) KVANT_TRY(try_pair(s, (int32_t)i - 1, (int32_t)i));
-    while (s->n_heap) {
-        candidate c = heap_pop(s);
+    while (s->heap.n) {
+        kvant_merge_entry c = kvant_merge_heap_pop(&s->heap);
         node *l = &s->nodes[c.left], *r = &s->nodes[c.right];
-        if (l->id != c.left_id || r->id != c.right_id || l->next != c.right || l->size == 0) continue;
+        if ((uint32_t)l->id != c.check[0] || (uint32_t)r->id != c.check[1] || l->next != c.right || l->size == 0) continue;
         l->id = c.result;
         l->size += r->size;
         l->next = r->next;
@@ -208,6 +168,6 @@ kvant_status kvant_bpe_encode(const kvant_tokenizer *t, const char *text, size_t
     kvant_free(clean);
     kvant_free(sizes);
     kvant_free(s.nodes);
-    kvant_free(s.heap);
+    kvant_free(s.heap.entries);
     return st == KVANT_OK ? KVANT_OK : kvant_fail(err, st, "no memory for the tokens of a text of %zu bytes", size);
 }

@@ -4,6 +4,7 @@
  * The text, spaces made visible, begins as single characters; the two neighbours whose joined text is the token with the highest
  * score are joined, until no two neighbours make a token. What is then no token is spelled in byte tokens. As in tokenizer_bpe.c
  * a heap keeps it at n log n, here over the whole text, since these vocabularies have no words. */
+#include "text/merge_heap.h"
 #include "text/tokenizer_internal.h"
 #include "text/utf8.h"
 
@@ -12,54 +13,12 @@ typedef struct piece {
     uint32_t offset, size; /* size 0: joined to the left */
 } piece;
 
-typedef struct candidate {
-    float score;
-    int32_t left, right;
-    uint32_t size; /* of both together: pieces that have grown since do not match it */
-} candidate;
-
 typedef struct scratch {
     const kvant_tokenizer *t;
     const char *text;
     piece *pieces;
-    candidate *heap;
-    size_t n_heap, heap_room;
+    kvant_merge_heap heap; /* check[0]: the size of both pieces together, which pieces that have grown since do not match */
 } scratch;
-
-/* ---- the heap: highest score first, then leftmost ---- */
-
-static bool before(const candidate *a, const candidate *b) {
-    return a->score != b->score ? a->score > b->score : a->left < b->left;
-}
-
-static kvant_status heap_push(scratch *s, candidate c) {
-    if (s->n_heap == s->heap_room) {
-        size_t room = s->heap_room ? s->heap_room * 2 : 256;
-        candidate *heap = kvant_realloc(s->heap, room, sizeof *heap);
-        if (!heap) return KVANT_ENOMEM;
-        s->heap = heap;
-        s->heap_room = room;
-    }
-    size_t i = s->n_heap++;
-    for (; i > 0 && before(&c, &s->heap[(i - 1) / 2]); i = (i - 1) / 2) s->heap[i] = s->heap[(i - 1) / 2];
-    s->heap[i] = c;
-    return KVANT_OK;
-}
-
-static candidate heap_pop(scratch *s) {
-    candidate top = s->heap[0], last = s->heap[--s->n_heap];
-    size_t i = 0;
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= s->n_heap) break;
-        if (child + 1 < s->n_heap && before(&s->heap[child + 1], &s->heap[child])) child++;
-        if (!before(&s->heap[child], &last)) break;
-        s->heap[i] = s->heap[child];
-        i = child;
-    }
-    if (s->n_heap) s->heap[i] = last;
-    return top;
-}
 
 /* ---- joining ---- */
 
@@ -68,15 +27,15 @@ static kvant_status try_pair(scratch *s, int32_t left, int32_t right) {
     const piece *l = &s->pieces[left];
     uint32_t size = l->size + s->pieces[right].size;
     int32_t id = kvant_symbols_find(&s->t->symbols, s->text + l->offset, size);
-    return id < 0 ? KVANT_OK : heap_push(s, (candidate){s->t->scores[id], left, right, size});
+    return id < 0 ? KVANT_OK : kvant_merge_heap_push(&s->heap, (kvant_merge_entry){-s->t->scores[id], left, right, {size, 0}, id});
 }
 
 static kvant_status join_pieces(scratch *s, size_t n) {
     for (size_t i = 1; i < n; i++) KVANT_TRY(try_pair(s, (int32_t)i - 1, (int32_t)i));
-    while (s->n_heap) {
-        candidate c = heap_pop(s);
+    while (s->heap.n) {
+        kvant_merge_entry c = kvant_merge_heap_pop(&s->heap);
         piece *l = &s->pieces[c.left], *r = &s->pieces[c.right];
-        if (l->size == 0 || r->size == 0 || l->size + r->size != c.size) continue;
+        if (l->size == 0 || r->size == 0 || l->size + r->size != c.check[0]) continue;
         l->size += r->size;
         r->size = 0;
         l->next = r->next;
@@ -147,6 +106,6 @@ kvant_status kvant_spm_encode(const kvant_tokenizer *t, const char *text, size_t
     for (int32_t i = 0; i >= 0 && n_piece && st == KVANT_OK; i = s.pieces[i].next) st = emit(&s, &s.pieces[i], out);
     kvant_free(visible);
     kvant_free(s.pieces);
-    kvant_free(s.heap);
+    kvant_free(s.heap.entries);
     return st == KVANT_OK ? KVANT_OK : kvant_fail(err, st, "no memory for the tokens of a text of %zu bytes", size);
 }

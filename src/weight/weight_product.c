@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "kernel/panel.h"
 #include "weight/weight_panel.h"
 
 #define ROWS KVANT_PANEL_ROWS
@@ -176,19 +177,8 @@ static void expand_scales(const kvant_weight *w, const kvant_chunk_layout *c, co
 /* The codes of n_block block32s as a byte tile; 8-bit codes need no expansion. */
 static const uint8_t *expand_codes(const kvant_weight *w, const uint8_t *packed, int n_block, uint8_t *tile) {
     const kvant_kernels *k = w->ctx->kernels;
-    const kvant_weight_format *f = w->format;
-    if (f->table) {
-        k->unpack_table4(tile, packed, n_block, f->table);
-        return tile;
-    }
-    switch (f->code_bits) {
-    case 2: k->unpack2(tile, packed, n_block); break;
-    case 3: k->unpack3(tile, packed, n_block); break;
-    case 4: k->unpack4(tile, packed, n_block); break;
-    case 5: k->unpack5(tile, packed, n_block); break;
-    case 6: k->unpack6(tile, packed, n_block); break;
-    default: return packed;
-    }
+    if (!w->format->table) return kvant_panel_unpack(k, w->format->code_bits, packed, n_block, tile);
+    k->unpack_table4(tile, packed, n_block, w->format->table);
     return tile;
 }
 
