@@ -29,7 +29,7 @@ find_package(kvant REQUIRED)
 add_executable(answer "$root/examples/answer.c")
 target_link_libraries(answer PRIVATE kvant::kvant_engine)
 PROJECT
-cmake -S "$place/project" -B "$place/project/build" -DCMAKE_PREFIX_PATH="$place/usr" >"$place/log" 2>&1 &&
+cmake -S "$place/project" -B "$place/project/build" -G Ninja -DCMAKE_PREFIX_PATH="$place/usr" >"$place/log" 2>&1 &&
     cmake --build "$place/project/build" >>"$place/log" 2>&1 || { cat "$place/log"; exit 1; }
 "$place/usr/bin/kvant" --version >/dev/null
 echo "install: headers, pkg-config, find_package and the program work from an installed folder"

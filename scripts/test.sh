@@ -37,6 +37,8 @@ if [ -n "$all_models" ]; then
     export KVANT_TEST_MODELS
 fi
 
+[ -d "$root/../shared/data" ] || say "SKIPPED: tests on the test data: ../shared/data is absent"
+
 say "building with warnings as errors"
 build_tree "$root/build/test" "" -DCMAKE_BUILD_TYPE=Release -DKVANT_TESTS=ON -DKVANT_WERROR=ON
 if [ -z "$quick" ]; then
