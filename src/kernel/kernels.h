@@ -65,6 +65,51 @@ typedef struct kvant_product_f32 {
     size_t acc_stride;
 } kvant_product_f32;
 
+/* ---- rows of levels: the vectors of a cache page in Kvant's own formats ----
+ *
+ * A vector of d elements (d a multiple of 16, at most 512) is a row of codes, in planes; each *half*, 16 elements, takes in
+ *   plane4  8 bytes: byte j, low nibble = element j, high nibble = element 8 + j: bits 0..3 of the codes
+ *   plane2  4 bytes: byte j, bits 2m..2m+1 = element 4m + j: the next two bits
+ *   plane1  2 bytes, a little-endian 16-bit number: bit j = element j: the highest bit
+ * so that a row of plane4 has d/2 bytes, of plane2 d/4, of plane1 d/8; rows lie one after another. The widths:
+ *   2 bits: plane2. 3: plane2, plane1. 4: plane4. 5: plane4, plane1. 6: plane4, plane2. 8: one byte an element, code - 128.
+ * A *level* is the int8 that a code stands for: books[book][code] at 2 to 5 bits, code - 32 at 6. A block of `block` elements
+ * (16 or 32; the last one of a row may be half as long) uses one of 16 books; its number, the selector, is 4 bits: row after row
+ * of (blocks + 1) / 2 bytes, the low nibble first. selectors NULL: book 0. */
+typedef struct kvant_level_rows {
+    const uint8_t *plane4, *plane2, *plane1; /* NULL where the width has none */
+    const uint8_t *selectors;                /* NULL: all blocks use book 0 */
+    const int8_t *books;                     /* [16][1 << bits], or [1][1 << bits] without selectors; NULL at 6 bits */
+    int block, d, n;                         /* n rows, 1..64 */
+} kvant_level_rows;
+
+/* Rows of levels times queries of 16 bits: scores[c*64 + r] = (float)(sum over i of levels[r][i] * q[c][i]) * (q_scale[c] *
+ * row_scale[r]), r = 0..63, written. No sum leaves 32 bits. */
+typedef struct kvant_score_levels {
+    const int8_t *levels;   /* [64][d] */
+    const float *row_scale; /* [64] */
+    int d, n;
+    const int16_t *q;       /* [n][d] */
+    const float *q_scale;   /* [n] */
+    float *scores;          /* [n][64] */
+} kvant_score_levels;
+
+/* Weights of 16 bits times rows of levels: acc[c*acc_stride + i] = fma((float)(sum over r of w[c][r] * levels[r][i]), w_scale[c],
+ * acc[c*acc_stride + i]), i = 0..d-1. */
+typedef struct kvant_mix_levels {
+    const int8_t *levels; /* [64][d] */
+    int d, n;
+    const int16_t *w;     /* [n][64] */
+    const float *w_scale; /* [n] */
+    float *acc;           /* [n][acc_stride] */
+    size_t acc_stride;
+} kvant_mix_levels;
+
+/* The squared errors of a value under each of 16 books, on a grid: errors[cell][book] for the cells of book_cells, a cell being
+ * half a unit of the levels wide. */
+#define KVANT_BOOK_CELLS 768
+#define KVANT_BOOKS 16
+
 /* The list: KERNEL(return type, name, (parameters)). From it come the table, its reference initialisation, and the test loop:
  * tests/kernels must define check_<name> for each entry or it does not link. The contract of each: */
 
@@ -77,6 +122,16 @@ typedef struct kvant_product_f32 {
  *   an infinity makes the scale infinite, a NaN is quantized as 127.
  * weigh_q8: quantize_q8 of w[i] = x[i] * a[i]; returns dot_f32 of x and b. For weights of tokens times the scales and biases of V.
  * f16_to_f32, f32_to_f16: rows, as base/half.h.
+ * levels2, levels3, levels4, levels5, levels6: rows of codes -> levels [n][d].
+ * score_levels, mix_levels: above.
+ * quantize_q16: q = rint(x * (32767 / max|x|)) in -32767..32767; returns the scale, max|x| / 32767 (0 when max|x| is below
+ *   KVANT_Q8_SMALLEST; then all q are 0). Byte-identical at every level; x should be finite: a NaN is quantized as 32767.
+ * weigh_q16: quantize_q16 of x[i] * a[i], n <= 64.
+ * hadamard: the unnormalised Walsh-Hadamard transform in place, n a power of two up to 512: for h = 1, 2, 4 .. n/2 every pair
+ *   (x[j], x[j+h]) with j & h = 0 becomes (x[j] + x[j+h], x[j] - x[j+h]).
+ * book_cells: cell[i] = 384 + floor(x[i] * factor), limited to 0..767 (a NaN is 0).
+ * search_books: for each of n_block blocks of `block` cells: the book with the least sum of errors[cell][book], sums saturating at
+ *   65535, the first one among equals -> book[b]; returns the total of those least sums.
  * dot_f32: sum of a*b in 8 interleaved partial sums (lane i sums j % 8 == i in order, fused), added as ((0+4)+(2+6))+((1+5)+(3+7)).
  * rms_norm: y = x / sqrt(mean(x^2) + eps) * weight (weight NULL: 1); the mean by dot_f32's order, and
  *   y = (x * r) * weight with r = 1 / sqrt(dot / n + eps). y may be x.
@@ -105,6 +160,19 @@ typedef struct kvant_product_f32 {
     KERNEL(void, quantize_q8, (int8_t * q, float *scale, int16_t *sum, const float *x, int n))                          \
     KERNEL(float, weigh_q8,                                                                                             \
            (int8_t * q, float *scale, int16_t *sum, const float *x, const float *a, const float *b, int n))             \
+    KERNEL(void, levels2, (int8_t * levels, const kvant_level_rows *rows))                                              \
+    KERNEL(void, levels3, (int8_t * levels, const kvant_level_rows *rows))                                              \
+    KERNEL(void, levels4, (int8_t * levels, const kvant_level_rows *rows))                                              \
+    KERNEL(void, levels5, (int8_t * levels, const kvant_level_rows *rows))                                              \
+    KERNEL(void, levels6, (int8_t * levels, const kvant_level_rows *rows))                                              \
+    KERNEL(void, score_levels, (const kvant_score_levels *p))                                                           \
+    KERNEL(void, mix_levels, (const kvant_mix_levels *p))                                                               \
+    KERNEL(float, quantize_q16, (int16_t * q, const float *x, int n))                                                   \
+    KERNEL(float, weigh_q16, (int16_t * q, const float *x, const float *a, int n))                                      \
+    KERNEL(void, hadamard, (float *x, int n))                                                                           \
+    KERNEL(void, book_cells, (int16_t * cell, const float *x, float factor, int n))                                     \
+    KERNEL(uint32_t, search_books,                                                                                      \
+           (uint8_t * book, const uint16_t (*errors)[KVANT_BOOKS], const int16_t *cell, int block, int n_block))        \
     KERNEL(void, f16_to_f32, (float *y, const uint16_t *x, int n))                                                      \
     KERNEL(void, f32_to_f16, (uint16_t * y, const float *x, int n))                                                     \
     KERNEL(float, dot_f32, (const float *a, const float *b, int n))                                                     \
