@@ -298,7 +298,8 @@ void check_search_books(const kvant_kernels *ref, const kvant_kernels *k) {
                 const uint16_t(*table)[KVANT_BOOKS] = (const uint16_t(*)[KVANT_BOOKS])errors;
                 uint32_t total_a = ref->search_books(a, table, cell, block, n_block);
                 uint32_t total_b = k->search_books(b, table, cell, block, n_block);
-                expect_same_bytes(a, b, (size_t)n_block, "search_books: variant %d, block %d, n_block %d", variant, block, n_block);
+                expect_same_bytes(a, b, (size_t)n_block, "search_books: variant %d, block %d, n_block %d", variant, block,
+                                  n_block);
                 assert_int_equal(total_a, total_b);
                 if (variant == 3) assert_int_equal(total_b, 65535u * (uint32_t)n_block);
                 if (variant == 4) assert_int_equal(total_b, 77u * (uint32_t)n);

@@ -9,6 +9,7 @@
 #define AVX2 __attribute__((target("avx2,fma,f16c")))
 #define AVX2_INLINE KERNEL_INLINE("avx2,fma,f16c")
 
+void kvant_kernels_set_avx2_levels(kvant_kernels *k);
 void kvant_kernels_set_avx2_product(kvant_kernels *k);
 void kvant_kernels_set_avx2_unpack(kvant_kernels *k);
 void kvant_kernels_set_avx2_vector(kvant_kernels *k);
