@@ -25,10 +25,14 @@ static bool next_piece(const char **at, char *out, size_t size) {
 }
 
 static bool same_format(const kvant_format *a, const kvant_format *b) {
-    return a->codec == b->codec && a->bits == b->bits && a->group == b->group;
+    return a->codec == b->codec && a->bits == b->bits && a->group == b->group && a->bare == b->bare;
 }
 
+/* "small", not "f16" or "bc4/f16": the name of a format, or of one of a pair, has digits. */
+static bool is_preset_name(const char *name) { return strpbrk(name, "0123456789/") == NULL; }
+
 static void write_name(kv_item *item) {
+    if (item->is_preset) return;
     char k[KVANT_FORMAT_NAME_MAX], v[KVANT_FORMAT_NAME_MAX];
     kvant_format_name(&item->k, k);
     kvant_format_name(&item->v, v);
@@ -40,13 +44,14 @@ static void write_name(kv_item *item) {
 
 static int add_name(kv_list *list, const char *name) {
     kvant_error err = {0};
-    kv_item item;
+    kv_item item = {.is_preset = is_preset_name(name)};
     if (kvant_format_parse_pair(name, &item.k, &item.v, &err) != KVANT_OK) return fail_with(2, "%s", err.message);
+    if (item.is_preset) snprintf(item.name, sizeof item.name, "%s", name);
+    write_name(&item);
     for (int i = 0; i < list->n; i++) {
-        if (same_format(&list->items[i].k, &item.k) && same_format(&list->items[i].v, &item.v)) return 0;
+        if (strcmp(list->items[i].name, item.name) == 0) return 0;
     }
     if (list->n == KV_LIST_MAX) return fail_with(2, "more than %d cache formats at once", KV_LIST_MAX);
-    write_name(&item);
     list->items[list->n++] = item;
     return 0;
 }
@@ -119,7 +124,7 @@ static int fill_list(kv_list *list, const kvant_kv_params *typed, const char *kv
 int kv_list_take(kv_list *list, model_options *m, const char *otherwise) {
     kvant_kv_params typed = m->load.kv;
     const char *kv_bits = m->kv_bits;
-    *list = (kv_list){0};
+    *list = (kv_list){.typed = typed.kv || kv_bits || typed.k_bits || typed.v_bits || typed.kv_codec || m->ctk || m->ctv};
     m->kv_bits = NULL;
     m->load.kv.kv = m->load.kv.kv_codec = NULL;
     m->load.kv.kv_bits = m->load.kv.k_bits = m->load.kv.v_bits = m->load.kv.kv_group_size = 0;

@@ -9,12 +9,14 @@
 #define KV_NAME_MAX (2 * KVANT_FORMAT_NAME_MAX)
 
 typedef struct kv_item {
-    char name[KV_NAME_MAX]; /* canonical: one format, or "K/V" */
+    char name[KV_NAME_MAX]; /* canonical: one format, or "K/V"; a preset keeps its own */
+    bool is_preset;         /* a name without digits, which may stand for more than two formats */
     kvant_format k, v;
 } kv_item;
 
 typedef struct kv_list {
     int n;
+    bool typed;         /* someone chose formats: not those of `otherwise` */
     bool default_group; /* nobody typed a group: it may become 32 where head_dim asks for it */
     kv_item items[KV_LIST_MAX];
 } kv_list;
