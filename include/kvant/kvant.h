@@ -75,18 +75,28 @@ kvant_status kvant_isa_parse(const char *name, kvant_isa *out);
 
 /* ---- formats ---- */
 
-typedef enum kvant_codec_id { KVANT_CODEC_F32 = 0, KVANT_CODEC_F16 = 1, KVANT_CODEC_AFFINE = 2 } kvant_codec_id;
+typedef enum kvant_codec_id {
+    KVANT_CODEC_F32 = 0,
+    KVANT_CODEC_F16 = 1,
+    KVANT_CODEC_AFFINE = 2, /* MLX's: bit for bit */
+    KVANT_CODEC_BOOK = 3,   /* bc2..bc5: each block of a rotated vector uses the best of 16 codebooks */
+    KVANT_CODEC_INT = 4,    /* i6, i8: integers with one scale a rotated vector */
+    KVANT_CODEC_LLOYD = 5,  /* lm2..lm4: one Lloyd-Max codebook and one scale a rotated vector (TurboQuant's first stage) */
+    KVANT_CODEC_GGML = 6    /* q8_0, q5_1, q5_0, q4_1, q4_0: llama.cpp's blocks of 32, with its rotation */
+} kvant_codec_id;
 
-/* How one vector of head_dim elements is stored. bits and group are 0 where the codec has none. */
+/* How one vector of head_dim elements is stored. Fields are 0 where the codec has none. */
 typedef struct kvant_format {
     kvant_codec_id codec;
-    int bits;  /* affine: 2, 3, 4, 5, 6, 8 */
-    int group; /* affine: 32, 64, 128 elements that share a scale and a bias */
+    int bits;  /* affine: 2, 3, 4, 5, 6, 8; bc: 2..5; i: 6, 8; lm: 2..4; q: 4, 5, 8 */
+    int group; /* affine: 32, 64, 128 elements that share a scale and a bias; q: 0 or 1, the last digit of its name */
+    bool bare; /* K only: keys are stored as they are, without subtracting their rotating mean */
 } kvant_format;
 
 #define KVANT_FORMAT_NAME_MAX 32
 
-/* One format by its name: "f16", "f32", "affine4:64" ("affine4" means group 64). KVANT_EINVAL with the list of what exists. */
+/* One format by its name: "f16", "f32", "affine4:64" ("affine4" means group 64), "bc4", "i8", "lm4", "q4_0". ".bare" after the name
+ * of a format of K turns centring off ("bc4.bare"). KVANT_EINVAL with the list of what exists. */
 kvant_status kvant_format_parse(const char *name, kvant_format *out, kvant_error *err);
 /* A pair "K/V", or one name for both. */
 kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_format *v, kvant_error *err);
@@ -103,15 +113,66 @@ double kvant_format_bits(const kvant_format *f, int head_dim);
 kvant_status kvant_affine_quantize(const float *x, int n_groups, int bits, int group, uint8_t *codes, uint16_t *scales,
                                    uint16_t *biases);
 
+/* ---- calibration: what centring needs to know of a model ----
+ *
+ * Keys have a large mean that RoPE turns with the position: K at position t is R_t (mean + deviation). Formats that are not bare
+ * store the deviation, with the pairs that RoPE turns scaled so that keys and queries have equal energy in each; attention adds the
+ * mean's part of a score back exactly. A calibration holds, for every layer and KV head, the mean before RoPE and these scales:
+ * a few hundred numbers, made once a model from a few hundred tokens of any text. A bad one costs quality, never correctness. */
+
+/* How a layer turns its keys: pair i, elements (i, n_rot/2 + i), or (2i, 2i + 1) when interleaved, turns by position *
+ * frequency[i] radians and is multiplied by magnitude; elements from n_rot on are left as they are. */
+typedef struct kvant_rope_config {
+    int n_rot; /* even, at most head_dim */
+    bool interleaved;
+    float magnitude;         /* 1 but for YaRN and LongRoPE */
+    const double *frequency; /* [n_rot/2]; copied */
+} kvant_rope_config;
+
+typedef struct kvant_calibration_config {
+    int n_layer, n_head, n_kv_head, head_dim;
+    int n_rope;
+    const kvant_rope_config *ropes; /* [n_rope]; copied */
+    const int *layer_rope;          /* [n_layer]: index into ropes, -1: the layer has no positions; NULL: all 0; copied */
+} kvant_calibration_config;
+
+typedef struct kvant_calibration kvant_calibration;
+
+/* KVANT_EINVAL: a field out of range, named. */
+kvant_status kvant_calibration_create(const kvant_calibration_config *config, kvant_calibration **out, kvant_error *err);
+void kvant_calibration_destroy(kvant_calibration *c);
+/* Adds n tokens of one layer: k [n][n_kv_head][head_dim] and q [n][n_head][head_dim] as attention gets them, after RoPE. The first
+ * KVANT_SINK_TOKENS positions are left out: they look like no others and are kept in full precision.
+ * KVANT_EINVAL: no such layer, or the calibration is finished. */
+kvant_status kvant_calibration_add(kvant_calibration *c, int layer, int64_t first_position, const float *k, const float *q, int n);
+/* Computes means and scales; needed before a cache is made with it. KVANT_EINVAL: a layer has seen no token. */
+kvant_status kvant_calibration_finish(kvant_calibration *c, kvant_error *err);
+/* Tokens that every layer has seen. */
+int64_t kvant_calibration_tokens(const kvant_calibration *c);
+/* mean [head_dim] before RoPE and scale [head_dim] of one KV head of a finished calibration, borrowed. */
+kvant_status kvant_calibration_get(const kvant_calibration *c, int layer, int kv_head, const float **mean, const float **scale);
+/* A finished calibration as bytes (docs/FORMAT.md), with the fingerprint of its model; *bytes is freed with
+ * kvant_calibration_bytes_free. */
+#define KVANT_FINGERPRINT_BYTES 16
+kvant_status kvant_calibration_write(const kvant_calibration *c, const uint8_t fingerprint[KVANT_FINGERPRINT_BYTES], uint8_t **bytes,
+                                     size_t *size);
+void kvant_calibration_bytes_free(uint8_t *bytes);
+/* The opposite. KVANT_EFORMAT: damaged; KVANT_EINVAL: of another model (fingerprint or dimensions); `name` begins the sentence. */
+kvant_status kvant_calibration_read(const kvant_calibration_config *config, const uint8_t fingerprint[KVANT_FINGERPRINT_BYTES],
+                                    const uint8_t *bytes, size_t size, const char *name, kvant_calibration **out, kvant_error *err);
+
 /* ---- cache ---- */
 
 #define KVANT_PAGE_TOKENS 64
-#define KVANT_SINK_TOKENS 4 /* a max_kv_size window keeps the first tokens for ever */
+#define KVANT_SINK_TOKENS 4 /* a max_kv_size window keeps the first tokens for ever; Kvant's own formats keep them as f16 */
 
 typedef struct kvant_cache_config {
     int n_layer, n_kv_head, head_dim;
     const int *layer_window;  /* [n_layer] sliding window of each layer in tokens, 0 = whole context; NULL = all 0; copied */
     kvant_format k, v;        /* how quantized tokens are stored; f16 means never quantized */
+    const kvant_format *layer_k, *layer_v; /* [n_layer] formats of each layer instead of k and v, or NULL; copied */
+    const kvant_calibration *calibration; /* finished, of this model; NULL: only formats that need none (affine, bare ones, f16) */
+    bool center_floats;       /* f16 and f32 keys are centred as well: for tests and comparisons */
     int quantized_kv_start;   /* the token count at which quantization begins; below it tokens are f16 */
     int max_kv_size;          /* 0: no limit. Else every layer keeps the first KVANT_SINK_TOKENS and the latest others, this many in all */
     bool quantize_after_step; /* mlx-lm's order: tokens are appended as f16 while the cache is not quantized yet, and

@@ -14,7 +14,8 @@
 #include "cache/page.h"
 
 #define TOKENS KVANT_PAGE_TOKENS
-#define RUN_PAGES 16
+#define RUN_PAGES KVANT_RUN_PAGES
+#define RUN_BLOCKS KVANT_RUN_BLOCKS
 #define RUNS_AT_ONCE 16 /* partial results that decode keeps for one KV head */
 #define COLUMNS KVANT_QUERY_MAX
 
@@ -27,8 +28,12 @@ typedef struct softmax_state {
 typedef struct worker_scratch {
     kvant_codec_scratch codec;
     float *x, *scores; /* [COLUMNS][head_dim], [COLUMNS][64] */
+    float *turn;       /* [COLUMNS][head_dim]: the queries' pairs against the mean of the keys */
+    float *turned;     /* the same at the beginning of a run */
+    float *still;      /* [COLUMNS]: what does not turn */
+    float *mean;       /* [COLUMNS][RUN_BLOCKS]: query times mean, for each block of a run */
     kvant_query query; /* its arrays belong to this worker */
-    bool has_integers; /* of the queries that are in query.x now */
+    bool has_q8, has_q16; /* of the queries that are in query.x now */
     softmax_state run, total;
     void *memory;
 } worker_scratch;
@@ -51,8 +56,8 @@ static softmax_state state_at(float *p, size_t columns, size_t stride) {
 
 static kvant_status worker_create(int head_dim, size_t stride, worker_scratch *w) {
     size_t d = (size_t)head_dim, n = COLUMNS, blocks = d / 32 + 1;
-    size_t floats = n * d + n * TOKENS + 2 * state_floats(n, stride) + 2 * n * blocks;
-    size_t room = floats * sizeof(float) + n * 2 * blocks * sizeof(int16_t) + n * d;
+    size_t floats = 3 * n * d + n * TOKENS + 2 * state_floats(n, stride) + 2 * n * blocks + n * (RUN_BLOCKS + 2);
+    size_t room = floats * sizeof(float) + n * (2 * blocks + d) * sizeof(int16_t) + n * d;
     KVANT_TRY(kvant_codec_scratch_create(head_dim, &w->codec));
     w->memory = kvant_alloc_aligned(room, 1);
     if (!w->memory) return KVANT_ENOMEM;
@@ -69,7 +74,18 @@ static kvant_status worker_create(int head_dim, size_t stride, worker_scratch *w
     p += n * blocks;
     w->query.q_total = p;
     p += n * blocks;
-    w->query.q_sum = (int16_t *)(void *)p;
+    w->turn = p;
+    p += n * d;
+    w->turned = p;
+    p += n * d;
+    w->mean = p;
+    p += n * RUN_BLOCKS;
+    w->still = p;
+    p += n;
+    w->query.q16_scale = p;
+    p += n;
+    w->query.q16 = (int16_t *)(void *)p;
+    w->query.q_sum = w->query.q16 + n * d;
     w->query.q = (int8_t *)(w->query.q_sum + n * 2 * blocks);
     return KVANT_OK;
 }
@@ -135,6 +151,8 @@ typedef struct attend_job {
     const kvant_attend_params *params;
     const float *q;
     float *out;
+    int layer_index;
+    const kvant_transforms *transforms;
     int n, group;       /* query tokens; query heads of a KV head */
     int64_t first;      /* position of the first query */
     int run_first, n_run; /* runs of pages before run_first lie before every window; attend_few moves it from round to round */
@@ -148,31 +166,88 @@ static int64_t column_position(const attend_job *j, int column) { return j->firs
 
 static int query_head(const attend_job *j, int kv_head, int column) { return kv_head * j->group + column % j->group; }
 
-/* Copies columns [c0, c0 + n) of a KV head, multiplied by the scale of attention; integers are made when a format asks. */
+static const kvant_layer_transform *transform_of(const attend_job *j) { return &j->transforms->layers[j->layer_index]; }
+
+/* Copies columns [c0, c0 + n) of a KV head, multiplied by the scale of attention and transformed like the keys; integers are made
+ * when a format asks. */
 static void gather_queries(const attend_job *j, int kv_head, int c0, int n, worker_scratch *w) {
     size_t d = (size_t)j->s->cache->config.head_dim, n_head = (size_t)j->params->n_head;
     for (int c = 0; c < n; c++) {
         size_t row = (size_t)((c0 + c) / j->group) * n_head + (size_t)query_head(j, kv_head, c0 + c);
-        memcpy(w->x + (size_t)c * d, j->q + row * d, d * sizeof(float));
-        j->k->scale_f32(w->x + (size_t)c * d, j->params->scale, (int)d);
+        float *x = w->x + (size_t)c * d;
+        memcpy(x, j->q + row * d, d * sizeof(float));
+        j->k->scale_f32(x, j->params->scale, (int)d);
+        if (transform_of(j)->centred)
+            w->still[c] = kvant_transform_mean_query(j->transforms, j->layer_index, kv_head, x, w->turn + (size_t)c * d);
+        kvant_transform_query(j->transforms, j->layer_index, kv_head, x, j->k);
     }
     w->query.n = n;
     w->query.head_dim = (int)d;
     w->query.x = w->x;
-    w->has_integers = false;
+    w->has_q8 = w->has_q16 = false;
 }
 
 /* Queries become integers when the first page asks for them; a sequence may hold pages of several formats. */
 static void prepare_for(const attend_job *j, const kvant_part *part, worker_scratch *w) {
     kvant_query *q = &w->query;
     size_t d = (size_t)q->head_dim;
-    q->integer = j->params->precision == KVANT_FAST && part->codec->integer(&part->format);
-    if (!q->integer || w->has_integers) return;
-    for (size_t c = 0; c < (size_t)q->n; c++)
-        j->k->quantize_q8(q->q + c * d, q->q_scale + c * (d / 32), q->q_sum + c * (d / 16), q->x + c * d, (int)d);
-    for (size_t i = 0; i < (size_t)q->n * (d / 32); i++)
-        q->q_total[i] = q->q_scale[i] * (float)(q->q_sum[2 * i] + q->q_sum[2 * i + 1]);
-    w->has_integers = true;
+    q->form = part->codec->form(&part->format);
+    if (q->form == KVANT_QUERY_Q8 && j->params->precision == KVANT_EXACT) q->form = KVANT_QUERY_FLOAT;
+    if (q->form == KVANT_QUERY_Q8 && !w->has_q8) {
+        for (size_t c = 0; c < (size_t)q->n; c++)
+            j->k->quantize_q8(q->q + c * d, q->q_scale + c * (d / 32), q->q_sum + c * (d / 16), q->x + c * d, (int)d);
+        for (size_t i = 0; i < (size_t)q->n * (d / 32); i++)
+            q->q_total[i] = q->q_scale[i] * (float)(q->q_sum[2 * i] + q->q_sum[2 * i + 1]);
+        w->has_q8 = true;
+    }
+    if (q->form == KVANT_QUERY_Q16 && !w->has_q16) {
+        for (size_t c = 0; c < (size_t)q->n; c++)
+            q->q16_scale[c] = j->k->quantize_q16(q->q16 + c * d, q->x + c * d, (int)d);
+        w->has_q16 = true;
+    }
+}
+
+/* What the mean of the keys adds to the scores, for every block of a run: one small product for 1,024 tokens. */
+static void score_means(const attend_job *j, int run, worker_scratch *w) {
+    const kvant_layer_transform *l = transform_of(j);
+    size_t n = (size_t)w->query.n, d = (size_t)w->query.head_dim;
+    for (size_t i = 0; i < n * RUN_BLOCKS; i++)
+        w->mean[i] = w->still[i / RUN_BLOCKS];
+    if (l->rope < 0) return;
+    const kvant_rope_table *rope = &j->transforms->ropes[l->rope];
+    for (size_t c = 0; c < n; c++)
+        kvant_transform_turn_run(j->transforms, j->layer_index, run, w->turn + c * d, w->turned + c * d);
+    for (int p = 0; p < RUN_BLOCKS / KVANT_PANEL_ROWS; p++) {
+        kvant_product_f32 args = {rope->within + (size_t)p * (size_t)rope->n_rot * KVANT_PANEL_ROWS, rope->n_rot, (int)n, w->turned, d,
+                                  w->mean + p * KVANT_PANEL_ROWS, RUN_BLOCKS};
+        j->k->product_f32(&args);
+    }
+}
+
+static void add_means(const float *mean, float *scores) {
+    for (int t = 0; t < TOKENS; t++)
+        scores[t] += mean[t / KVANT_MEAN_BLOCK];
+}
+
+/* The first tokens, which a page keeps in full precision beside its parts. */
+static void score_exact(const attend_job *j, const kvant_page *page, int kv_head, worker_scratch *w) {
+    float k[KVANT_HEAD_DIM_MAX];
+    int d = w->query.head_dim;
+    for (int t = 0; t < page->layout->n_exact; t++) {
+        j->k->f16_to_f32(k, kvant_page_exact_k(page, kv_head) + (size_t)t * (size_t)d, d);
+        for (int c = 0; c < w->query.n; c++)
+            w->scores[(size_t)c * TOKENS + (size_t)t] = j->k->dot_f32(w->query.x + (size_t)c * (size_t)d, k, d);
+    }
+}
+
+static void mix_exact(const attend_job *j, const kvant_page *page, int kv_head, const float *weights, int n, float *acc) {
+    float v[KVANT_HEAD_DIM_MAX];
+    int d = page->layout->v.head_dim;
+    for (int t = 0; t < page->layout->n_exact; t++) {
+        j->k->f16_to_f32(v, kvant_page_exact_v(page, kv_head) + (size_t)t * (size_t)d, d);
+        for (int c = 0; c < n; c++)
+            j->k->add_scaled_f32(acc + (size_t)c * j->scratch->stride, v, weights[(size_t)c * TOKENS + (size_t)t], d);
+    }
 }
 
 static void reset_state(softmax_state *st, int n, size_t stride) {
@@ -229,9 +304,12 @@ static void attend_page(const attend_job *j, int index, const kvant_page *next, 
     w->codec.next = kvant_page_v(page, kv_head);
     w->codec.next_bytes = v->bytes;
     k->codec->score(k, kvant_page_k(page, kv_head), &w->query, w->scores, j->k, &w->codec);
+    score_exact(j, page, kv_head, w);
     for (int c = from; c < to; c++) {
         float *scores = w->scores + (size_t)c * TOKENS, cap = j->params->softcap;
         int64_t position = column_position(j, c0 + c);
+        if (transform_of(j)->centred)
+            add_means(w->mean + (size_t)c * RUN_BLOCKS + index % RUN_PAGES * (TOKENS / KVANT_MEAN_BLOCK), scores);
         if (cap > 0.0f)
             for (int t = 0; t < TOKENS; t++)
                 scores[t] = cap * tanhf(scores[t] / cap);
@@ -243,12 +321,14 @@ static void attend_page(const attend_job *j, int index, const kvant_page *next, 
     w->codec.next_bytes = next ? next->layout->k.bytes : 0;
     v->codec->mix(v, kvant_page_v(page, kv_head), w->scores + (size_t)from * TOKENS, to - from,
                   j->params->precision == KVANT_EXACT, st->acc + (size_t)from * stride, stride, j->k, &w->codec);
+    mix_exact(j, page, kv_head, w->scores + (size_t)from * TOKENS, to - from, st->acc + (size_t)from * stride);
 }
 
 static void attend_run(const attend_job *j, int run, int kv_head, int c0, softmax_state *st, worker_scratch *w) {
     reset_state(st, w->query.n, j->scratch->stride);
     int64_t last = column_position(j, c0 + w->query.n - 1) / TOKENS, end = (int64_t)(run + 1) * RUN_PAGES - 1;
     if (last > end) last = end;
+    if (transform_of(j)->centred && last >= (int64_t)run * RUN_PAGES) score_means(j, run, w);
     for (int64_t i = (int64_t)run * RUN_PAGES; i <= last; i++)
         attend_page(j, (int)i, i < last ? j->layer->pages[i + 1] : NULL, kv_head, c0, st, w);
 }
@@ -289,6 +369,7 @@ static void finish_columns(const attend_job *j, int kv_head, int c0, int n, soft
         float *out = j->out + ((size_t)((c0 + c) / j->group) * n_head + (size_t)head) * d;
         memcpy(out, total->acc + (size_t)c * j->scratch->stride, d * sizeof(float));
         j->k->scale_f32(out, sum > 0 ? factor / sum : 0.0f, (int)d);
+        kvant_transform_value_back(j->transforms, j->layer_index, out, j->k);
     }
 }
 
@@ -345,6 +426,8 @@ kvant_status kvant_attend(kvant_sequence *s, int layer, const kvant_attend_param
     }
     attend_job j = {.s = s,
                     .layer = &s->layers[layer],
+                    .layer_index = layer,
+                    .transforms = &cache->transforms,
                     .window = cache->windows[layer],
                     .params = params,
                     .q = q,

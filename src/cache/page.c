@@ -36,6 +36,30 @@ void kvant_page_release(kvant_cache *cache, kvant_page *page) {
     kvant_free_aligned(page);
 }
 
+void kvant_page_put(kvant_page *page, int kv_head, int slot, const float *k, const float *v, const kvant_kernels *kernels) {
+    const kvant_page_layout *l = page->layout;
+    size_t d = (size_t)l->k.head_dim, at = (size_t)slot * d;
+    if (slot < l->n_exact) {
+        kvant_round_to_half(kvant_page_exact_k(page, kv_head) + at, k, (int)d, kernels);
+        kvant_round_to_half(kvant_page_exact_v(page, kv_head) + at, v, (int)d, kernels);
+        return;
+    }
+    l->k.codec->encode(&l->k, kvant_page_k(page, kv_head), slot, k, kernels);
+    l->v.codec->encode(&l->v, kvant_page_v(page, kv_head), slot, v, kernels);
+}
+
+void kvant_page_get(const kvant_page *page, int kv_head, int slot, float *k, float *v, const kvant_kernels *kernels) {
+    const kvant_page_layout *l = page->layout;
+    size_t d = (size_t)l->k.head_dim, at = (size_t)slot * d;
+    if (slot < l->n_exact) {
+        kernels->f16_to_f32(k, kvant_page_exact_k(page, kv_head) + at, (int)d);
+        kernels->f16_to_f32(v, kvant_page_exact_v(page, kv_head) + at, (int)d);
+        return;
+    }
+    l->k.codec->decode(&l->k, kvant_page_k(page, kv_head), slot, k, kernels);
+    l->v.codec->decode(&l->v, kvant_page_v(page, kv_head), slot, v, kernels);
+}
+
 typedef struct convert_job {
     const kvant_page *from;
     kvant_page *to;
@@ -43,19 +67,13 @@ typedef struct convert_job {
     const kvant_kernels *k;
 } convert_job;
 
-/* One part: K (even tasks) or V of one head. */
 static void convert_task(void *arg, int task, int worker) {
     (void)worker;
     const convert_job *job = arg;
-    bool is_v = task % 2;
-    const kvant_part *from = is_v ? &job->from->layout->v : &job->from->layout->k;
-    const kvant_part *to = is_v ? &job->to->layout->v : &job->to->layout->k;
-    const uint8_t *src = is_v ? kvant_page_v(job->from, task / 2) : kvant_page_k(job->from, task / 2);
-    uint8_t *dst = is_v ? kvant_page_v(job->to, task / 2) : kvant_page_k(job->to, task / 2);
-    float x[KVANT_HEAD_DIM_MAX];
+    float k[KVANT_HEAD_DIM_MAX], v[KVANT_HEAD_DIM_MAX];
     for (int slot = 0; slot < job->n; slot++) {
-        from->codec->decode(from, src, slot, x);
-        to->codec->encode(to, dst, slot, x, job->k);
+        kvant_page_get(job->from, task, slot, k, v, job->k);
+        kvant_page_put(job->to, task, slot, k, v, job->k);
     }
 }
 
@@ -67,7 +85,7 @@ kvant_status kvant_page_convert(kvant_cache *cache, const kvant_page *page, int 
         memcpy((uint8_t *)copy + KVANT_PAGE_HEADER, (const uint8_t *)page + KVANT_PAGE_HEADER, layout->bytes - KVANT_PAGE_HEADER);
     } else {
         convert_job job = {page, copy, n, cache->ctx->kernels};
-        kvant_pool_run(cache->ctx->pool, 2 * layout->n_kv_head, convert_task, &job);
+        kvant_pool_run(cache->ctx->pool, layout->n_kv_head, convert_task, &job);
     }
     *out = copy;
     return KVANT_OK;

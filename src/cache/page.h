@@ -7,12 +7,14 @@
 #define KVANT_CACHE_PAGE_H
 
 #include "base/context.h"
-#include "codec/codec.h"
+#include "cache/transform.h"
 
-/* Where the parts of a page lie: K of every KV head, then V of every KV head, after a header of 64 bytes. */
+/* Where the parts of a page lie: K of every KV head, then V of every KV head, after a header of 64 bytes; then, in the first page of
+ * a sequence, the first n_exact tokens in full precision, binary16: for every KV head K [n_exact][head_dim], then V. Their slots in
+ * the parts stay zero. */
 typedef struct kvant_page_layout {
     kvant_part k, v;
-    int n_kv_head;
+    int n_kv_head, n_exact;
     size_t bytes; /* of the whole allocation */
 } kvant_page_layout;
 
@@ -31,6 +33,17 @@ static inline uint8_t *kvant_page_v(const kvant_page *p, int kv_head) {
     return kvant_page_k(p, p->layout->n_kv_head) + (size_t)kv_head * p->layout->v.bytes;
 }
 
+/* The tokens in full precision: [n_exact][head_dim]. */
+static inline uint16_t *kvant_page_exact_k(const kvant_page *p, int kv_head) {
+    const kvant_page_layout *l = p->layout;
+    uint8_t *at = kvant_page_v(p, 0) + (size_t)l->n_kv_head * l->v.bytes;
+    return (uint16_t *)(void *)at + 2 * (size_t)kv_head * (size_t)l->n_exact * (size_t)l->k.head_dim;
+}
+
+static inline uint16_t *kvant_page_exact_v(const kvant_page *p, int kv_head) {
+    return kvant_page_exact_k(p, kv_head) + (size_t)p->layout->n_exact * (size_t)p->layout->k.head_dim;
+}
+
 /* Which tokens a query at position p sees: t <= p and (t < keep or p - t < size); size 0: all up to p. */
 typedef struct kvant_window {
     int64_t size, keep;
@@ -43,8 +56,10 @@ struct kvant_cache {
     kvant_context *ctx;
     kvant_cache_config config;       /* layer_window is NULL here: see windows */
     kvant_window *windows;           /* [n_layer] */
-    kvant_page_layout plain, packed; /* f16, and the formats of the cache */
-    bool quantizes;                  /* packed differs from plain */
+    kvant_page_layout plain;         /* f16 */
+    kvant_page_layout *packed;       /* [n_layer][2]: the formats of a layer, in its first page and in the others */
+    kvant_transforms transforms;
+    bool quantizes;                  /* packed differs from plain in some layer */
     size_t bytes;                    /* of all pages in use */
     int n_sequences;
     kvant_attend_scratch *attend_scratch; /* NULL until the first attention */
@@ -63,6 +78,16 @@ struct kvant_sequence {
     bool packed;         /* new tokens are stored in the cache's formats */
     kvant_page_list *layers; /* [n_layer] */
 };
+
+/* The layout of page `index` of a layer in the cache's formats. */
+static inline const kvant_page_layout *kvant_cache_packed(const kvant_cache *c, int layer, int64_t index) {
+    return &c->packed[2 * layer + (index > 0)];
+}
+
+/* Stores one token in slot 0..63 of a page (in its full-precision part where it has one); k and v are transformed. */
+void kvant_page_put(kvant_page *page, int kv_head, int slot, const float *k, const float *v, const kvant_kernels *kernels);
+/* The opposite. */
+void kvant_page_get(const kvant_page *page, int kv_head, int slot, float *k, float *v, const kvant_kernels *kernels);
 
 /* A zeroed page with one reference, counted in cache->bytes. KVANT_EFULL: the budget. */
 kvant_status kvant_page_create(kvant_cache *cache, const kvant_page_layout *layout, kvant_page **out);

@@ -129,14 +129,16 @@ kvant_status kvant_sequence_truncate(kvant_sequence *s, int64_t n_tokens) {
 /* ---- appending ---- */
 
 /* Makes the last page writable and adds pages for n more tokens; on failure nothing has changed. */
-static kvant_status grow(kvant_sequence *s, kvant_page_list *l, int n) {
+static kvant_status grow(kvant_sequence *s, int layer, int n) {
     kvant_cache *cache = s->cache;
-    const kvant_page_layout *layout = s->packed ? &cache->packed : &cache->plain;
+    kvant_page_list *l = &s->layers[layer];
+    KVANT_TRY(kvant_transforms_reserve(&cache->transforms, l->length + n));
     int n_pages = (int)((l->length + n + TOKENS - 1) / TOKENS), used = (int)(l->length % TOKENS), old = l->n_pages;
     KVANT_TRY(reserve_pages(l, n_pages));
     kvant_page *last = used > 0 ? l->pages[old - 1] : NULL, *copy = NULL;
     if (last && last->n_references > 1) KVANT_TRY(kvant_page_convert(cache, last, used, last->layout, &copy));
     for (int i = old; i < n_pages; i++) {
+        const kvant_page_layout *layout = s->packed ? kvant_cache_packed(cache, layer, i) : &cache->plain;
         kvant_status st = kvant_page_create(cache, layout, &l->pages[i]);
         if (st == KVANT_OK) continue;
         release_pages(s, l, old, i);
@@ -152,9 +154,9 @@ static kvant_status grow(kvant_sequence *s, kvant_page_list *l, int n) {
 }
 
 typedef struct append_job {
-    const kvant_page_list *layer;
-    const kvant_cache_config *config;
-    const kvant_kernels *kernels;
+    const kvant_page_list *list;
+    const kvant_cache *cache;
+    int layer;
     int64_t first; /* position of token 0 */
     int n, first_page;
     const float *k, *v;
@@ -164,16 +166,22 @@ typedef struct append_job {
 static void append_task(void *arg, int task, int worker) {
     (void)worker;
     const append_job *job = arg;
-    int n_head = job->config->n_kv_head, head = task % n_head, index = job->first_page + task / n_head;
-    kvant_page *page = job->layer->pages[index];
-    const kvant_part *k = &page->layout->k, *v = &page->layout->v;
+    const kvant_transforms *transforms = &job->cache->transforms;
+    const kvant_kernels *kernels = job->cache->ctx->kernels;
+    int n_head = transforms->n_kv_head, head = task % n_head, index = job->first_page + task / n_head;
     int64_t begin = (int64_t)index * TOKENS, end = begin + TOKENS;
+    size_t d = (size_t)transforms->head_dim;
+    float mean[KVANT_HEAD_DIM_MAX], k[KVANT_HEAD_DIM_MAX], v[KVANT_HEAD_DIM_MAX];
     if (begin < job->first) begin = job->first;
     if (end > job->first + job->n) end = job->first + job->n;
     for (int64_t t = begin; t < end; t++) {
-        size_t at = ((size_t)(t - job->first) * (size_t)n_head + (size_t)head) * (size_t)job->config->head_dim;
-        k->codec->encode(k, kvant_page_k(page, head), (int)(t % TOKENS), job->k + at, job->kernels);
-        v->codec->encode(v, kvant_page_v(page, head), (int)(t % TOKENS), job->v + at, job->kernels);
+        size_t at = ((size_t)(t - job->first) * (size_t)n_head + (size_t)head) * d;
+        bool new_mean = t == begin || t % KVANT_MEAN_BLOCK == 0;
+        if (transforms->layers[job->layer].centred && new_mean) kvant_transform_mean(transforms, job->layer, head, t, mean);
+        kvant_transform_key(transforms, job->layer, head, job->k + at, mean, k, kernels);
+        memcpy(v, job->v + at, d * sizeof *v);
+        kvant_transform_value(transforms, job->layer, v, kernels);
+        kvant_page_put(job->list->pages[index], head, (int)(t % TOKENS), k, v, kernels);
     }
 }
 
@@ -184,8 +192,8 @@ kvant_status kvant_sequence_append(kvant_sequence *s, int layer, const float *k,
     kvant_page_list *l = &s->layers[layer];
     if (l->length > (INT64_C(1) << 36) - n) return KVANT_EFULL;
     drop_unseen(s, layer, l->length);
-    KVANT_TRY(grow(s, l, n));
-    append_job job = {l, &cache->config, cache->ctx->kernels, l->length, n, (int)(l->length / TOKENS), k, v};
+    KVANT_TRY(grow(s, layer, n));
+    append_job job = {l, cache, layer, l->length, n, (int)(l->length / TOKENS), k, v};
     int n_task = (l->n_pages - job.first_page) * cache->config.n_kv_head;
     if (n < POOL_MIN) {
         for (int t = 0; t < n_task; t++)
@@ -202,10 +210,10 @@ kvant_status kvant_sequence_append(kvant_sequence *s, int layer, const float *k,
 /* Page after page, so that only one exists twice. What was converted when a later page fails stays so: pages of both kinds
  * can be attended to, and the next call goes on. */
 static kvant_status convert_sequence(kvant_sequence *s) {
-    const kvant_page_layout *packed = &s->cache->packed;
     for (int i = 0; i < n_layer(s); i++) {
         kvant_page_list *l = &s->layers[i];
         for (int p = 0; p < l->n_pages; p++) {
+            const kvant_page_layout *packed = kvant_cache_packed(s->cache, i, p);
             kvant_page *old = l->pages[p], *new;
             int64_t rest = l->length - (int64_t)p * TOKENS;
             if (!old || old->layout == packed) continue;
@@ -258,8 +266,12 @@ kvant_status kvant_sequence_decode(const kvant_sequence *s, int layer, int64_t t
     if (layer < 0 || layer >= n_layer(s) || kv_head < 0 || kv_head >= s->cache->config.n_kv_head) return KVANT_EINVAL;
     const kvant_page_list *l = &s->layers[layer];
     if (token < 0 || token >= l->length || !l->pages[token / TOKENS]) return KVANT_EINVAL;
-    const kvant_page *p = l->pages[token / TOKENS];
-    p->layout->k.codec->decode(&p->layout->k, kvant_page_k(p, kv_head), (int)(token % TOKENS), k);
-    p->layout->v.codec->decode(&p->layout->v, kvant_page_v(p, kv_head), (int)(token % TOKENS), v);
+    const kvant_transforms *t = &s->cache->transforms;
+    const kvant_kernels *kernels = s->cache->ctx->kernels;
+    float mean[KVANT_HEAD_DIM_MAX];
+    kvant_page_get(l->pages[token / TOKENS], kv_head, (int)(token % TOKENS), k, v, kernels);
+    if (t->layers[layer].centred) kvant_transform_mean(t, layer, kv_head, token, mean);
+    kvant_transform_key_back(t, layer, kv_head, k, mean, k, kernels);
+    kvant_transform_value_back(t, layer, v, kernels);
     return KVANT_OK;
 }

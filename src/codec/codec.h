@@ -2,9 +2,11 @@
 /* codec.h: what a cache format does. One file per codec, one row in codec_list.c.
  *
  * A *part* is the K or the V side of one KV head of a page: KVANT_PAGE_TOKENS vectors of head_dim elements. The codec owns its
- * bytes. All parts lie as panels of 16 rows (kernel/kernels.h), so that the kernels which multiply weights attend as well:
+ * bytes. Floats and affine lie as panels of 16 rows (kernel/kernels.h), so that the kernels which multiply weights attend as well:
  *   K: four panels, rows = tokens, columns = elements: scores are panel x query.
  *   V: head_dim/16 panels, rows = elements, columns = tokens: a mix is panel x weights of the tokens.
+ * Kvant's own formats lie as rows, K and V alike: one row of codes for each token.
+ * A codec sees vectors as the cache has turned them (cache/transform.h): centred, scaled, rotated.
  *
  * No function allocates or fails; formats are checked once, when a cache is made. */
 #ifndef KVANT_CODEC_CODEC_H
@@ -37,6 +39,8 @@ typedef struct kvant_codec_scratch {
     int8_t *wq;          /* [KVANT_QUERY_MAX][KVANT_PAGE_TOKENS] */
     float *wq_scale;     /* [KVANT_QUERY_MAX][2] */
     int16_t *wq_sum;     /* [KVANT_QUERY_MAX][4] */
+    int16_t *w16;        /* [KVANT_QUERY_MAX][KVANT_PAGE_TOKENS] */
+    float *w16_scale;    /* [KVANT_QUERY_MAX] */
     const uint8_t *next; /* the part that is read after this call, NULL: none; products fetch it meanwhile */
     size_t next_bytes;
     void *memory;
@@ -48,16 +52,31 @@ void kvant_fetch_next(const kvant_codec_scratch *s);
 kvant_status kvant_codec_scratch_create(int head_dim, kvant_codec_scratch *out);
 void kvant_codec_scratch_destroy(kvant_codec_scratch *s);
 
+/* What a codec multiplies its codes with. Rounding of the query must stay well below the format's own error. */
+typedef enum kvant_query_form {
+    KVANT_QUERY_FLOAT,
+    KVANT_QUERY_Q8,  /* blocks of 32 in 8 bits; with KVANT_EXACT the codec is given floats instead */
+    KVANT_QUERY_Q16  /* one scale, 16 bits: as good as floats for any of the formats */
+} kvant_query_form;
+
 /* Query vectors, already multiplied by the scale of attention, prepared once and used against every page. */
 typedef struct kvant_query {
     int n, head_dim;
     const float *x; /* [n][head_dim] */
-    bool integer;   /* the arrays below are filled and used; else x is used */
-    int8_t *q;      /* [n][head_dim], by quantize_q8 */
-    float *q_scale; /* [n][head_dim / 32] */
-    int16_t *q_sum; /* [n][head_dim / 16] */
-    float *q_total; /* [n][head_dim / 32], q_scale times the sum of q over each 32: what a bias is multiplied by */
+    kvant_query_form form; /* which of the arrays below to use */
+    int8_t *q;       /* Q8: [n][head_dim], by quantize_q8 */
+    float *q_scale;  /* [n][head_dim / 32] */
+    int16_t *q_sum;  /* [n][head_dim / 16] */
+    float *q_total;  /* [n][head_dim / 32], q_scale times the sum of q over each 32: what a bias is multiplied by */
+    int16_t *q16;    /* Q16: [n][head_dim], by quantize_q16 */
+    float *q16_scale; /* [n] */
 } kvant_query;
+
+/* The rotation that a format wants of its vectors: blocks of `block` elements, 0: none. */
+typedef struct kvant_rotation {
+    int block;
+    bool signs; /* fixed random signs first */
+} kvant_rotation;
 
 struct kvant_codec {
     kvant_codec_id id;
@@ -66,27 +85,34 @@ struct kvant_codec {
     kvant_status (*check)(const kvant_format *f, int head_dim, kvant_error *err);
     /* Bytes of codes, scales and padding of a part. */
     size_t (*part_bytes)(const kvant_format *f, kvant_side side, int head_dim);
-    /* Whether queries and weights may be rounded to int8 (KVANT_FAST): their rounding must stay well below the format's error. */
-    bool (*integer)(const kvant_format *f);
+    kvant_query_form (*form)(const kvant_format *f);
+    kvant_rotation (*rotation)(const kvant_format *f, kvant_side side, int head_dim);
     /* x [head_dim] -> slot 0..63; other slots are untouched. The bytes are the same with the kernels of any level. */
     void (*encode)(const kvant_part *part, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k);
-    void (*decode)(const kvant_part *part, const uint8_t *bytes, int slot, float *x);
+    void (*decode)(const kvant_part *part, const uint8_t *bytes, int slot, float *x, const kvant_kernels *k);
     /* scores [q->n][KVANT_PAGE_TOKENS] = K part . queries (written). */
     void (*score)(const kvant_part *part, const uint8_t *bytes, const kvant_query *q, float *scores, const kvant_kernels *k,
                   kvant_codec_scratch *s);
     /* acc [n][acc_stride] += weights [n][KVANT_PAGE_TOKENS] . V part; head_dim rounded up to 16 elements of acc are used.
-     * exact: floats throughout, whatever `integer` says. */
+     * exact: no weights in 8 bits. */
     void (*mix)(const kvant_part *part, const uint8_t *bytes, const float *weights, int n, bool exact, float *acc,
                 size_t acc_stride, const kvant_kernels *k, kvant_codec_scratch *s);
 };
 
 const kvant_codec *kvant_codec_find(kvant_codec_id id);
+/* Kvant's own formats keep the first tokens of a sequence as f16; those of others are stored as their engines store them. */
+bool kvant_format_is_own(const kvant_format *f);
+/* Whether K in this format is centred: not f16, f32, affine or a bare one. */
+bool kvant_format_is_centred(const kvant_format *f);
+/* For codecs that want none. */
+kvant_rotation kvant_rotation_none(const kvant_format *f, kvant_side side, int head_dim);
 /* A part of a checked format. */
 kvant_part kvant_part_make(const kvant_format *f, kvant_side side, int head_dim);
 
 /* x [n] as binary16, to nearest; magnitudes above 65504 become 65504 and what is not a number 0. n <= KVANT_HEAD_DIM_MAX. */
 void kvant_round_to_half(uint16_t *y, const float *x, int n, const kvant_kernels *k);
 
-extern const kvant_codec kvant_codec_f16, kvant_codec_f32, kvant_codec_affine;
+extern const kvant_codec kvant_codec_f16, kvant_codec_f32, kvant_codec_affine, kvant_codec_book, kvant_codec_int, kvant_codec_lloyd,
+    kvant_codec_ggml;
 
 #endif

@@ -43,7 +43,7 @@ static size_t part_bytes(const kvant_format *f, kvant_side side, int head_dim) {
 
 /* int8 queries and weights lose up to 0.4 % of the largest value of 32. That is well below the error of 4-bit codes, not of finer
  * ones; those are expanded to floats, which is faster than a second integer product of what the first one lost. */
-static bool integer(const kvant_format *f) { return f->bits <= 4; }
+static kvant_query_form form(const kvant_format *f) { return f->bits <= 4 ? KVANT_QUERY_Q8 : KVANT_QUERY_FLOAT; }
 
 static uint16_t *scales_of(const kvant_part *part, const uint8_t *bytes) {
     return (uint16_t *)(void *)(uintptr_t)(bytes + codes_bytes(&part->format, part->head_dim));
@@ -179,7 +179,8 @@ static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float
         put_row(bytes + (size_t)(slot / ROWS) * (size_t)(d / KVANT_BLOCK) * 64 * (size_t)bits, bits, slot % ROWS, codes, d);
 }
 
-static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float *x) {
+static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float *x, const kvant_kernels *k) {
+    (void)k;
     const uint16_t *scales = scales_of(part, bytes), *biases = biases_of(part, bytes);
     int row, column;
     for (int i = 0; i < part->head_dim; i++) {
@@ -221,7 +222,7 @@ static void score(const kvant_part *part, const uint8_t *bytes, const kvant_quer
     for (int p = 0; p < TOKENS / ROWS; p++) {
         const uint8_t *panel = tile + (size_t)p * ROWS * d;
         const float *scale = s->scale + p * n_block * ROWS, *bias = s->bias + p * n_block * ROWS;
-        if (q->integer) {
+        if (q->form == KVANT_QUERY_Q8) {
             kvant_product_f32 biases = {bias, n_block, q->n, q->q_total, d / 32, scores + p * ROWS, TOKENS};
             k->product_f32(&biases);
             kvant_product_q8 args = {.tile = panel,
@@ -293,7 +294,7 @@ static void mix_codes(const kvant_part *part, const uint8_t *tile, int group, in
 static void mix(const kvant_part *part, const uint8_t *bytes, const float *weights, int n, bool exact, float *acc,
                 size_t acc_stride, const kvant_kernels *k, kvant_codec_scratch *s) {
     int group = part->format.group, n_group = part->head_dim / group;
-    bool is_integer = !exact && integer(&part->format);
+    bool is_integer = !exact && form(&part->format) == KVANT_QUERY_Q8;
     float middle = is_integer ? (float)((1 << part->format.bits) - 1) * 0.5f : 0.0f;
     kvant_fetch_next(s);
     const uint8_t *tile = kvant_panel_unpack(k, part->format.bits, bytes, part->head_dim / ROWS * 2, s->tile);
@@ -321,4 +322,4 @@ static void mix(const kvant_part *part, const uint8_t *bytes, const float *weigh
 }
 
 const kvant_codec kvant_codec_affine = {
-    KVANT_CODEC_AFFINE, "affine", check_affine, part_bytes, integer, encode, decode, score, mix};
+    KVANT_CODEC_AFFINE, "affine", check_affine, part_bytes, form, kvant_rotation_none, encode, decode, score, mix};

@@ -30,9 +30,9 @@ static size_t part_bytes_f32(const kvant_format *f, kvant_side side, int head_di
     return 4 * part_elements(side, head_dim);
 }
 
-static bool never_integer(const kvant_format *f) {
+static kvant_query_form float_form(const kvant_format *f) {
     (void)f;
-    return false;
+    return KVANT_QUERY_FLOAT;
 }
 
 /* Where element i of a slot lies, counted in elements. */
@@ -59,7 +59,8 @@ static void encode_f16(const kvant_part *part, uint8_t *bytes, int slot, const f
         y[element_at(part, slot, i)] = half[i];
 }
 
-static void decode_f16(const kvant_part *part, const uint8_t *bytes, int slot, float *x) {
+static void decode_f16(const kvant_part *part, const uint8_t *bytes, int slot, float *x, const kvant_kernels *k) {
+    (void)k;
     const uint16_t *y = (const uint16_t *)(const void *)bytes;
     for (int i = 0; i < part->head_dim; i++)
         x[i] = kvant_f16_to_f32(y[element_at(part, slot, i)]);
@@ -72,7 +73,8 @@ static void encode_f32(const kvant_part *part, uint8_t *bytes, int slot, const f
         y[element_at(part, slot, i)] = x[i];
 }
 
-static void decode_f32(const kvant_part *part, const uint8_t *bytes, int slot, float *x) {
+static void decode_f32(const kvant_part *part, const uint8_t *bytes, int slot, float *x, const kvant_kernels *k) {
+    (void)k;
     const float *y = (const float *)(const void *)bytes;
     for (int i = 0; i < part->head_dim; i++)
         x[i] = y[element_at(part, slot, i)];
@@ -127,7 +129,7 @@ static void mix_f32(const kvant_part *part, const uint8_t *bytes, const float *w
     mix_float(part, bytes, 4, weights, n, acc, acc_stride, k->product_f32);
 }
 
-const kvant_codec kvant_codec_f16 = {KVANT_CODEC_F16, "f16",      check_float, part_bytes_f16, never_integer,
-                                     encode_f16,      decode_f16, score_f16,   mix_f16};
-const kvant_codec kvant_codec_f32 = {KVANT_CODEC_F32, "f32",      check_float, part_bytes_f32, never_integer,
-                                     encode_f32,      decode_f32, score_f32,   mix_f32};
+const kvant_codec kvant_codec_f16 = {KVANT_CODEC_F16,     "f16",      check_float, part_bytes_f16, float_form,
+                                     kvant_rotation_none, encode_f16, decode_f16,  score_f16,      mix_f16};
+const kvant_codec kvant_codec_f32 = {KVANT_CODEC_F32,     "f32",      check_float, part_bytes_f32, float_form,
+                                     kvant_rotation_none, encode_f32, decode_f32,  score_f32,      mix_f32};

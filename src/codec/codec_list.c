@@ -3,12 +3,26 @@
 #include "base/memory.h"
 #include "codec/codec.h"
 
-static const kvant_codec *const codecs[] = {&kvant_codec_f32, &kvant_codec_f16, &kvant_codec_affine};
+static const kvant_codec *const codecs[] = {&kvant_codec_f32,  &kvant_codec_f16, &kvant_codec_affine,
+                                            &kvant_codec_book, &kvant_codec_int, &kvant_codec_lloyd};
 
 const kvant_codec *kvant_codec_find(kvant_codec_id id) {
     for (size_t i = 0; i < sizeof codecs / sizeof codecs[0]; i++)
         if (codecs[i]->id == id) return codecs[i];
     return NULL;
+}
+
+bool kvant_format_is_own(const kvant_format *f) { return f->codec == KVANT_CODEC_BOOK || f->codec == KVANT_CODEC_INT; }
+
+bool kvant_format_is_centred(const kvant_format *f) {
+    return f->codec != KVANT_CODEC_F16 && f->codec != KVANT_CODEC_F32 && f->codec != KVANT_CODEC_AFFINE && !f->bare;
+}
+
+kvant_rotation kvant_rotation_none(const kvant_format *f, kvant_side side, int head_dim) {
+    (void)f;
+    (void)side;
+    (void)head_dim;
+    return (kvant_rotation){0};
 }
 
 kvant_part kvant_part_make(const kvant_format *f, kvant_side side, int head_dim) {
@@ -21,7 +35,8 @@ kvant_status kvant_codec_scratch_create(int head_dim, kvant_codec_scratch *out) 
     size_t d = ((size_t)head_dim + 31) / 32 * 32, tokens = KVANT_PAGE_TOKENS, n = KVANT_QUERY_MAX;
     size_t longest = d > tokens ? d : tokens;
     size_t sizes[] = {tokens * d,     longest * 16 * 4, tokens * d / 32 * 4, tokens * d / 32 * 4,
-                      n * tokens * 4, n * tokens,       n * 2 * 4,           n * 4 * 2};
+                      n * tokens * 4, n * tokens,       n * 2 * 4,           n * 4 * 2,
+                      n * tokens * 2, n * 4};
     size_t at[sizeof sizes / sizeof sizes[0]], total = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         at[i] = total;
@@ -37,6 +52,8 @@ kvant_status kvant_codec_scratch_create(int head_dim, kvant_codec_scratch *out) 
                                  .wq = (int8_t *)(p + at[5]),
                                  .wq_scale = (float *)(void *)(p + at[6]),
                                  .wq_sum = (int16_t *)(void *)(p + at[7]),
+                                 .w16 = (int16_t *)(void *)(p + at[8]),
+                                 .w16_scale = (float *)(void *)(p + at[9]),
                                  .memory = p};
     return KVANT_OK;
 }

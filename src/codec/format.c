@@ -5,7 +5,9 @@
 
 #include "codec/codec.h"
 
-#define KNOWN "f16, f32, and affineB:G with B of 2, 3, 4, 5, 6, 8 and G of 32, 64, 128 (affine4 is affine4:64)"
+#define KNOWN                                                                                                                     \
+    "bc2, bc3, bc4, bc5, i6, i8; f16, f32; affineB:G with B of 2, 3, 4, 5, 6, 8 and G of 32, 64, 128 (affine4 is affine4:64); "    \
+    "q8_0, q5_1, q5_0, q4_1, q4_0; lm2, lm3, lm4; keys not centred with .bare (q4_0.bare)"
 
 /* The number at *text, or -1 when there is none or it is longer than three digits. */
 static int parse_number(const char **text) {
@@ -22,7 +24,7 @@ static bool parse_affine(const char *name, kvant_format *out) {
     static const char prefix[] = "affine";
     if (strncmp(name, prefix, sizeof prefix - 1) != 0) return false;
     name += sizeof prefix - 1;
-    kvant_format f = {KVANT_CODEC_AFFINE, parse_number(&name), 64};
+    kvant_format f = {KVANT_CODEC_AFFINE, parse_number(&name), 64, false};
     if (*name == ':') {
         name++;
         f.group = parse_number(&name);
@@ -33,14 +35,36 @@ static bool parse_affine(const char *name, kvant_format *out) {
     return true;
 }
 
+/* The formats whose name is fixed. */
+static const struct {
+    const char *name;
+    kvant_format format;
+} fixed[] = {
+    {"f16", {KVANT_CODEC_F16, 0, 0, false}},  {"f32", {KVANT_CODEC_F32, 0, 0, false}},  {"bc2", {KVANT_CODEC_BOOK, 2, 0, false}},
+    {"bc3", {KVANT_CODEC_BOOK, 3, 0, false}}, {"bc4", {KVANT_CODEC_BOOK, 4, 0, false}}, {"bc5", {KVANT_CODEC_BOOK, 5, 0, false}},
+    {"i6", {KVANT_CODEC_INT, 6, 0, false}},   {"i8", {KVANT_CODEC_INT, 8, 0, false}},   {"lm2", {KVANT_CODEC_LLOYD, 2, 0, false}},
+    {"lm3", {KVANT_CODEC_LLOYD, 3, 0, false}}, {"lm4", {KVANT_CODEC_LLOYD, 4, 0, false}}, {"q8_0", {KVANT_CODEC_GGML, 8, 0, false}},
+    {"q5_1", {KVANT_CODEC_GGML, 5, 1, false}}, {"q5_0", {KVANT_CODEC_GGML, 5, 0, false}}, {"q4_1", {KVANT_CODEC_GGML, 4, 1, false}},
+    {"q4_0", {KVANT_CODEC_GGML, 4, 0, false}}};
+#define N_FIXED (sizeof fixed / sizeof fixed[0])
+
+static bool parse_fixed(const char *name, kvant_format *out) {
+    size_t n = strcspn(name, ".");
+    bool bare = strcmp(name + n, ".bare") == 0;
+    if (name[n] != '\0' && !bare) return false;
+    for (size_t i = 0; i < N_FIXED; i++) {
+        if (strlen(fixed[i].name) != n || memcmp(fixed[i].name, name, n) != 0) continue;
+        *out = fixed[i].format;
+        if (bare && !kvant_format_is_centred(out)) return false;
+        out->bare = bare;
+        return true;
+    }
+    return false;
+}
+
 kvant_status kvant_format_parse(const char *name, kvant_format *out, kvant_error *err) {
-    if (strcmp(name, "f16") == 0)
-        *out = (kvant_format){KVANT_CODEC_F16, 0, 0};
-    else if (strcmp(name, "f32") == 0)
-        *out = (kvant_format){KVANT_CODEC_F32, 0, 0};
-    else if (!parse_affine(name, out))
-        return kvant_fail(err, KVANT_EINVAL, "format: found \"%.40s\", expected one of " KNOWN, name);
-    return KVANT_OK;
+    if (parse_fixed(name, out) || parse_affine(name, out)) return KVANT_OK;
+    return kvant_fail(err, KVANT_EINVAL, "format: found \"%.40s\", expected one of " KNOWN, name);
 }
 
 kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_format *v, kvant_error *err) {
@@ -49,6 +73,7 @@ kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_fo
         kvant_format both;
         KVANT_TRY(kvant_format_parse(name, &both, err));
         *k = *v = both;
+        v->bare = false;
         return KVANT_OK;
     }
     char first[KVANT_FORMAT_NAME_MAX];
@@ -59,28 +84,30 @@ kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_fo
     kvant_format fk, fv;
     KVANT_TRY(kvant_format_parse(first, &fk, err));
     KVANT_TRY(kvant_format_parse(slash + 1, &fv, err));
+    if (fv.bare) return kvant_fail(err, KVANT_EINVAL, "format: found \"%.40s\", but only K can be .bare; V is never centred", name);
     *k = fk;
     *v = fv;
     return KVANT_OK;
 }
 
+static bool is_fixed(const kvant_format *f, size_t i) {
+    return fixed[i].format.codec == f->codec && fixed[i].format.bits == f->bits && fixed[i].format.group == f->group;
+}
+
 void kvant_format_name(const kvant_format *f, char out[KVANT_FORMAT_NAME_MAX]) {
-    const kvant_codec *codec = kvant_codec_find(f->codec);
-    if (f->codec == KVANT_CODEC_AFFINE)
-        snprintf(out, KVANT_FORMAT_NAME_MAX, "affine%d:%d", f->bits, f->group);
-    else
-        snprintf(out, KVANT_FORMAT_NAME_MAX, "%s", codec ? codec->name : "unknown");
+    snprintf(out, KVANT_FORMAT_NAME_MAX, "unknown");
+    if (f->codec == KVANT_CODEC_AFFINE) snprintf(out, KVANT_FORMAT_NAME_MAX, "affine%d:%d", f->bits, f->group);
+    for (size_t i = 0; i < N_FIXED; i++)
+        if (is_fixed(f, i)) snprintf(out, KVANT_FORMAT_NAME_MAX, "%s%s", fixed[i].name, f->bare ? ".bare" : "");
 }
 
 kvant_status kvant_format_check(const kvant_format *f, int head_dim, kvant_error *err) {
     const kvant_codec *codec = kvant_codec_find(f->codec);
+    char name[KVANT_FORMAT_NAME_MAX];
+    kvant_format again;
     if (!codec) return kvant_fail(err, KVANT_EINVAL, "format: codec %d is not one of " KNOWN, (int)f->codec);
-    if (f->codec == KVANT_CODEC_AFFINE) {
-        char name[KVANT_FORMAT_NAME_MAX];
-        kvant_format again;
-        kvant_format_name(f, name);
-        KVANT_TRY(kvant_format_parse(name, &again, err));
-    }
+    kvant_format_name(f, name);
+    KVANT_TRY(kvant_format_parse(name, &again, err));
     return codec->check(f, head_dim, err);
 }
 

@@ -47,7 +47,7 @@ static kvant_status check_fields(const kvant_kv_params *p, kvant_error *err) {
 static int default_group(int head_dim) { return head_dim % 64 == 0 ? GROUP_DEFAULT : 32; }
 
 static kvant_format affine_or_f16(int bits, int group) {
-    return bits ? (kvant_format){KVANT_CODEC_AFFINE, bits, group} : (kvant_format){KVANT_CODEC_F16, 0, 0};
+    return bits ? (kvant_format){KVANT_CODEC_AFFINE, bits, group, false} : (kvant_format){KVANT_CODEC_F16, 0, 0, false};
 }
 
 static kvant_status resolve_formats(const kvant_kv_params *p, int head_dim, kvant_cache_config *out, kvant_error *err) {
@@ -90,4 +90,14 @@ kvant_status kvant_kv_config_resolve(const kvant_kv_params *p, int head_dim, kva
     }
     *out = c;
     return KVANT_OK;
+}
+
+static bool centres(const kvant_format *f) {
+    return !f->bare && f->codec != KVANT_CODEC_F16 && f->codec != KVANT_CODEC_F32 && f->codec != KVANT_CODEC_AFFINE;
+}
+
+bool kvant_kv_config_centres(const kvant_cache_config *c) {
+    for (int i = 0; c->layer_k && i < c->n_layer; i++)
+        if (centres(&c->layer_k[i])) return true;
+    return c->center_floats || (!c->layer_k && centres(&c->k));
 }

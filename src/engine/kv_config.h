@@ -9,4 +9,7 @@
  * are not checked against it. Settings that contradict each other are refused by a sentence that names them. */
 kvant_status kvant_kv_config_resolve(const kvant_kv_params *p, int head_dim, kvant_cache_config *out, kvant_error *err);
 
+/* Whether some K of the configuration is stored without its mean, which a calibration tells. */
+bool kvant_kv_config_centres(const kvant_cache_config *c);
+
 #endif

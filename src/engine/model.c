@@ -93,6 +93,7 @@ kvant_status kvant_model_open(const char *path, const kvant_load_params *params,
 
 void kvant_model_close(kvant_model *m) {
     if (!m) return;
+    kvant_calibration_destroy(m->calibration);
     kvant_workspace_destroy(m->workspace);
     kvant_decoder_destroy(m->decoder);
     kvant_tokenizer_destroy(m->tokenizer);

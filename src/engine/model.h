@@ -18,6 +18,7 @@ struct kvant_model {
     kvant_workspace *workspace;    /* scratch of a step, shared by all sessions of the model */
     kvant_decoder_info info;
     kvant_cache_config cache;      /* what sessions inherit */
+    kvant_calibration *calibration; /* NULL until a session needs it */
     int prefill_step_size;
     bool compat_mlx;
     char *name, *path;
@@ -25,5 +26,8 @@ struct kvant_model {
 
 /* KVANT_OK, or the sentence that says why the model has no tokenizer. */
 kvant_status kvant_model_require_tokenizer(const kvant_model *m, kvant_error *err);
+
+/* Makes the model's calibration unless it is there (calibrate.c). */
+kvant_status kvant_model_need_calibration(kvant_model *m, kvant_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "engine/kv_config.h"
 #include "engine/model.h"
 
 #define CONTEXT_MAX (INT64_C(1) << 27)
@@ -23,6 +24,8 @@ void kvant_session_params_default(kvant_session_params *p) { *p = (kvant_session
 static kvant_status create_cache(kvant_session *s, const char *kv, kvant_error *err) {
     kvant_cache_config c = s->model->cache;
     if (kv) KVANT_TRY(kvant_format_parse_pair(kv, &c.k, &c.v, err));
+    if (kvant_kv_config_centres(&c)) KVANT_TRY(kvant_model_need_calibration(s->model, err));
+    c.calibration = s->model->calibration;
     bool quantizes = c.k.codec != KVANT_CODEC_F16 || c.v.codec != KVANT_CODEC_F16;
     if (quantizes && !c.quantize_after_step) s->quantized_start = c.quantized_kv_start;
     KVANT_TRY(kvant_cache_create(s->model->ctx, &c, &s->cache, err));

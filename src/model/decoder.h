@@ -33,10 +33,17 @@ kvant_status kvant_decoder_peek_windows(const kvant_gguf *f, int **out, kvant_er
 /* The names of all architectures, comma-separated. */
 const char *kvant_decoder_architectures(void);
 
+/* The layers and positions of a calibration of this decoder; arrays live as long as the decoder. */
+#define KVANT_DECODER_ROPES 2
+void kvant_decoder_calibration_config(const kvant_decoder *d, kvant_rope_config ropes[KVANT_DECODER_ROPES],
+                                      kvant_calibration_config *out);
+
 /* Scratch for at most n_max tokens a step; planned once, so a step allocates nothing. */
 typedef struct kvant_workspace kvant_workspace;
 kvant_status kvant_workspace_create(const kvant_decoder *d, int n_max, kvant_workspace **out, kvant_error *err);
 void kvant_workspace_destroy(kvant_workspace *w);
+/* Keys and queries of all further steps are added to a calibration, which is borrowed; NULL: no longer. */
+void kvant_workspace_observe(kvant_workspace *w, kvant_calibration *calibration);
 
 /* Appends n <= n_max tokens to the sequence and computes them: positions are the sequence's length and up. logits: NULL, or
  * [n_logits][n_vocab] for the last n_logits of the n positions.

@@ -32,7 +32,7 @@ static void embed(const step *t, const int32_t *ids) {
 static void prepare_positions(const step *t) {
     const kvant_hparams *hp = &t->d->hp;
     size_t half = (size_t)hp->n_rot / 2;
-    int n_rope = !hp->use_rope ? 0 : hp->window > 0 ? 2 : 1;
+    int n_rope = hp->window > 0 ? t->d->n_rope : t->d->n_rope > 0;
     for (int r = 0; r < n_rope; r++) {
         for (int i = 0; i < t->n; i++)
             kvant_rope_angles(&t->d->ropes[r], t->start + i, t->w->cosine[r] + (size_t)i * half,
@@ -76,6 +76,7 @@ static void project(const step *t, const kvant_layer *layer, const float *h) {
 static kvant_status attend(const step *t, const kvant_layer *layer, int index) {
     const kvant_hparams *hp = &t->d->hp;
     kvant_workspace *w = t->w;
+    if (w->observer) KVANT_TRY(kvant_calibration_add(w->observer, index, t->start, w->k, w->q, t->n));
     KVANT_TRY(kvant_sequence_append(t->s, index, w->k, w->v, t->n));
     kvant_attend_params params = {.n_head = hp->n_head,
                                   .scale = hp->attention_scale,

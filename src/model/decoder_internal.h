@@ -66,6 +66,7 @@ struct kvant_decoder {
     kvant_context *ctx;
     kvant_hparams hp;
     int *layer_window;              /* [n_layer] */
+    int *layer_rope;                /* [n_layer]: index into ropes, -1: none */
     kvant_rope ropes[2];            /* layers without and with a window */
     int n_rope;
     const kvant_gguf_tensor *embedding; /* rows are decoded from the map */
@@ -80,6 +81,7 @@ struct kvant_decoder {
 struct kvant_workspace {
     const kvant_decoder *d;
     int n_max;
+    kvant_calibration *observer;    /* NULL, or where keys and queries are added */
     kvant_activations *wide;        /* inputs of q, k, v, o, gate, up, output */
     kvant_activations *narrow;      /* inputs of down */
     float *x, *h;                   /* [n_max][n_embd]: residual stream, and a branch of it */

@@ -298,6 +298,7 @@ static kvant_status load_ropes(loader *l) {
     hp->rope.factors = hp->local_rope.factors = factors;
     kvant_status st = kvant_rope_create(&hp->rope, &l->d->ropes[0]);
     if (st == KVANT_OK) st = kvant_rope_create(&hp->local_rope, &l->d->ropes[1]);
+    l->d->n_rope = hp->use_rope ? 2 : 0;
     hp->rope.factors = hp->local_rope.factors = NULL;
     kvant_free_aligned(factors);
     return st == KVANT_OK ? KVANT_OK : no_memory(l);
@@ -329,13 +330,16 @@ static kvant_status load_all(loader *l) {
     d->n_parameters = kvant_count_parameters(l->f);
     d->layers = kvant_alloc((size_t)d->hp.n_layer, sizeof *d->layers);
     d->layer_window = kvant_alloc((size_t)d->hp.n_layer, sizeof *d->layer_window);
-    if (!d->layers || !d->layer_window) return kvant_fail(l->err, KVANT_ENOMEM, "%s: not enough memory", l->f->path);
+    d->layer_rope = kvant_alloc((size_t)d->hp.n_layer, sizeof *d->layer_rope);
+    if (!d->layers || !d->layer_window || !d->layer_rope) return kvant_fail(l->err, KVANT_ENOMEM, "%s: not enough memory", l->f->path);
     for (int i = 0; i < d->hp.n_layer; i++)
         d->layer_window[i] = d->hp.windowed[i] ? d->hp.window : 0;
     KVANT_TRY(load_ropes(l));
     KVANT_TRY(load_output(l));
     for (int i = 0; i < d->hp.n_layer; i++)
         KVANT_TRY(load_layer(l, i));
+    for (int i = 0; i < d->hp.n_layer; i++)
+        d->layer_rope[i] = d->layers[i].rope;
     return KVANT_OK;
 }
 
@@ -388,6 +392,7 @@ void kvant_decoder_destroy(kvant_decoder *d) {
         free_layer(&d->layers[i], d->hp.n_expert);
     kvant_free(d->layers);
     kvant_free(d->layer_window);
+    kvant_free(d->layer_rope);
     free_norm(&d->output_norm);
     free_linear(&d->output);
     kvant_rope_destroy(&d->ropes[0]);
@@ -408,4 +413,21 @@ void kvant_decoder_get_info(const kvant_decoder *d, kvant_decoder_info *out) {
                                 .weight_bytes = d->weight_bytes,
                                 .n_parameters = d->n_parameters};
     snprintf(out->architecture, sizeof out->architecture, "%s", hp->traits->name);
+}
+
+void kvant_decoder_calibration_config(const kvant_decoder *d, kvant_rope_config ropes[KVANT_DECODER_ROPES],
+                                      kvant_calibration_config *out) {
+    const kvant_hparams *hp = &d->hp;
+    for (int r = 0; r < d->n_rope; r++)
+        ropes[r] = (kvant_rope_config){.n_rot = d->ropes[r].n_rot,
+                                       .interleaved = d->ropes[r].pairs == KVANT_ROPE_INTERLEAVED,
+                                       .magnitude = d->ropes[r].magnitude,
+                                       .frequency = d->ropes[r].frequency};
+    *out = (kvant_calibration_config){.n_layer = hp->n_layer,
+                                      .n_head = hp->n_head,
+                                      .n_kv_head = hp->n_kv_head,
+                                      .head_dim = hp->head_dim,
+                                      .n_rope = d->n_rope,
+                                      .ropes = ropes,
+                                      .layer_rope = d->layer_rope};
 }

@@ -111,3 +111,5 @@ void kvant_workspace_destroy(kvant_workspace *w) {
     if (w->narrow) kvant_activations_destroy(w->narrow);
     kvant_free(w);
 }
+
+void kvant_workspace_observe(kvant_workspace *w, kvant_calibration *calibration) { w->observer = calibration; }

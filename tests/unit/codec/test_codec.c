@@ -76,7 +76,7 @@ static void formats_that_do_not_fit_name_the_nearest(void **state) {
 
 static void bits_count_scales_and_biases(void **state) {
     (void)state;
-    const kvant_format f16 = {KVANT_CODEC_F16, 0, 0}, a4 = {KVANT_CODEC_AFFINE, 4, 64}, a2 = {KVANT_CODEC_AFFINE, 2, 32};
+    const kvant_format f16 = {KVANT_CODEC_F16, 0, 0, false}, a4 = {KVANT_CODEC_AFFINE, 4, 64, false}, a2 = {KVANT_CODEC_AFFINE, 2, 32, false};
     assert_true(kvant_format_bits(&f16, 64) == 16);
     assert_true(kvant_format_bits(&f16, 72) > 16); /* V is padded to 80 */
     assert_true(kvant_format_bits(&a4, 128) == 4.5);
@@ -120,7 +120,7 @@ static void a_slot_holds_what_the_rule_says_and_no_other_slot_changes(void **sta
             part.codec->encode(&part, bytes, slot, x + slot * d, kvant_kernels_for(step % 2 ? KVANT_ISA_REF : KVANT_ISA_BEST));
         }
         for (int slot = 0; slot < 64; slot++) {
-            part.codec->decode(&part, bytes, slot, y);
+            part.codec->decode(&part, bytes, slot, y, kvant_kernels_for(KVANT_ISA_BEST));
             expect_slot(&f, x + slot * d, y, d);
         }
         free(x);
@@ -143,7 +143,7 @@ static void values_that_no_half_can_hold_are_stored_as_the_nearest(void **state)
             for (int e = 0; e < 128; e++)
                 x[e] = e % 3 ? hostile[h] : random_normal();
             part.codec->encode(&part, bytes, 5, x, kvant_kernels_for(KVANT_ISA_BEST));
-            part.codec->decode(&part, bytes, 5, y);
+            part.codec->decode(&part, bytes, 5, y, kvant_kernels_for(KVANT_ISA_BEST));
             for (int e = 0; e < 128; e++)
                 assert_true(isfinite(y[e]) && fabsf(y[e]) <= 65600);
         }
@@ -191,14 +191,21 @@ static noise score_noise(const kvant_format *f, int d, float mean) {
         for (int e = 0; e < d; e++)
             x[t * d + e] = random_normal() + channel[e];
         part.codec->encode(&part, bytes, t, x + t * d, k);
-        part.codec->decode(&part, bytes, t, y + t * d);
+        part.codec->decode(&part, bytes, t, y + t * d, k);
     }
     for (int i = 0; i < 8 * d; i++)
         q[i] = random_normal();
     k->quantize_q8(q8, q_scale, q_sum, q, 8 * d);
     for (int i = 0; i < 8 * d / 32; i++)
         total[i] = q_scale[i] * (float)(q_sum[2 * i] + q_sum[2 * i + 1]);
-    kvant_query query = {8, d, q, f->bits <= 4, q8, q_scale, q_sum, total};
+    kvant_query query = {.n = 8,
+                         .head_dim = d,
+                         .x = q,
+                         .form = f->bits <= 4 ? KVANT_QUERY_Q8 : KVANT_QUERY_FLOAT,
+                         .q = q8,
+                         .q_scale = q_scale,
+                         .q_sum = q_sum,
+                         .q_total = total};
     part.codec->score(&part, bytes, &query, found, k, &s);
     for (int i = 0; i < 8 * 64; i++) {
         double exact = 0, stored = 0;
@@ -218,7 +225,7 @@ static void integer_queries_lose_a_small_part_of_what_the_format_loses(void **st
     (void)state;
     for (int bits = 2; bits <= 8; bits++)
         for (int mean = 0; mean <= 20 && bits != 7; mean += 20) {
-            kvant_format f = {KVANT_CODEC_AFFINE, bits, 64};
+            kvant_format f = {KVANT_CODEC_AFFINE, bits, 64, false};
             noise n = score_noise(&f, 128, (float)mean);
             double part = n.rounding / n.format;
             print_message("K %d bits, mean %2d deviations: rounding adds %.2e to a noise of 1 (%.2e)\n", bits, mean, part,
@@ -242,7 +249,7 @@ static noise mix_noise(const kvant_format *f, int d, float sharpness) {
         for (int e = 0; e < d; e++)
             x[t * d + e] = random_normal();
         part.codec->encode(&part, bytes, t, x + t * d, k);
-        part.codec->decode(&part, bytes, t, y + t * d);
+        part.codec->decode(&part, bytes, t, y + t * d, k);
     }
     for (int i = 0; i < 8 * 64; i++)
         w[i] = expf(sharpness * (random_normal() - 3));
@@ -270,7 +277,7 @@ static void integer_weights_lose_a_small_part_of_what_the_format_loses(void **st
     (void)state;
     for (int bits = 2; bits <= 8; bits++)
         for (int sharpness = 0; sharpness <= 6 && bits != 7; sharpness += 2) {
-            kvant_format f = {KVANT_CODEC_AFFINE, bits, 64};
+            kvant_format f = {KVANT_CODEC_AFFINE, bits, 64, false};
             noise n = mix_noise(&f, 128, (float)sharpness);
             double part = n.rounding / n.format;
             print_message("V %d bits, sharpness %d: rounding adds %.2e to a noise of 1 (%.2e)\n", bits, sharpness, part,

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT
+/* transform.c: centring, scaling and rotating the vectors of a cache: see transform.h. */
+#include "cache/transform.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "cache/calibration.h"
+
+/* The largest power of two that divides n. */
+static int even_part(int n) { return n & -n; }
+
+/* The orthonormal rotation of n = m * 2^k elements, times sqrt(n): Walsh-Hadamard over each 2^k, then, for an odd m > 1 (head_dim 80
+ * or 96), a discrete Hartley transform across: symmetric as well, so the whole is its own inverse. */
+static void rotate_block(float *x, int n, const kvant_kernels *k) {
+    const double turn = 6.283185307179586;
+    int even = even_part(n), m = n / even;
+    for (int i = 0; i < m; i++)
+        k->hadamard(x + i * even, even);
+    if (m == 1) return;
+    float cas[KVANT_HEAD_DIM_MAX], y[KVANT_HEAD_DIM_MAX];
+    for (int i = 0; i < m; i++)
+        cas[i] = (float)(cos(turn * i / m) + sin(turn * i / m));
+    for (int c = 0; c < even; c++) {
+        for (int i = 0; i < m; i++) {
+            y[i] = 0.0f;
+            for (int j = 0; j < m; j++)
+                y[i] += cas[i * j % m] * x[j * even + c];
+        }
+        for (int i = 0; i < m; i++)
+            x[i * even + c] = y[i];
+    }
+}
+
+static void rotate(float *x, int d, kvant_rotation r, const kvant_kernels *k) {
+    for (int i = 0; r.block && i < d; i += r.block)
+        rotate_block(x + i, r.block, k);
+}
+
+/* The fixed random sign of element i, the same in every head, layer and model: the lowest bit of a SplitMix64 hash. */
+static float sign_of(int i) {
+    uint64_t z = ((uint64_t)i + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return (z ^ z >> 31) & 1 ? -1.0f : 1.0f;
+}
+
+/* Sign and normalisation of element i of a rotation. */
+static float factor_of(kvant_rotation r, int i) {
+    if (!r.block) return 1.0f;
+    return (r.signs ? sign_of(i) : 1.0f) / sqrtf((float)r.block);
+}
+
+/* ---- tables ---- */
+
+static kvant_status create_rope(const kvant_rope_config *config, kvant_rope_table *out) {
+    size_t half = (size_t)config->n_rot / 2, n_rot = 2 * half;
+    *out = (kvant_rope_table){.n_rot = config->n_rot, .interleaved = config->interleaved};
+    out->frequency = kvant_alloc(half + 1, sizeof *out->frequency);
+    out->within = kvant_alloc_aligned(KVANT_RUN_BLOCKS * (n_rot + 1), sizeof *out->within);
+    if (!out->frequency || !out->within) return KVANT_ENOMEM;
+    if (half) memcpy(out->frequency, config->frequency, half * sizeof *out->frequency);
+    for (size_t b = 0; b < KVANT_RUN_BLOCKS; b++)
+        for (size_t i = 0; i < half; i++) {
+            double angle = (double)(b * KVANT_MEAN_BLOCK) * config->frequency[i];
+            float *at = out->within + ((b / 16 * n_rot) + 2 * i) * 16 + b % 16;
+            at[0] = (float)cos(angle);
+            at[16] = (float)-sin(angle);
+        }
+    return KVANT_OK;
+}
+
+kvant_status kvant_transforms_reserve(kvant_transforms *t, int64_t n_tokens) {
+    int n_run = (int)((n_tokens + KVANT_RUN_TOKENS - 1) / KVANT_RUN_TOKENS);
+    for (int r = 0; r < t->n_rope; r++) {
+        kvant_rope_table *rope = &t->ropes[r];
+        if (rope->n_run >= n_run) continue;
+        if (rope->room < n_run) {
+            int room = rope->room ? rope->room : 16;
+            while (room < n_run)
+                room *= 2;
+            float *runs = kvant_realloc(rope->runs, (size_t)room, (size_t)(rope->n_rot + 1) * sizeof *runs);
+            if (!runs) return KVANT_ENOMEM;
+            rope->runs = runs;
+            rope->room = room;
+        }
+        for (; rope->n_run < n_run; rope->n_run++) {
+            float *row = rope->runs + (size_t)rope->n_run * (size_t)rope->n_rot;
+            for (int i = 0; i < rope->n_rot / 2; i++) {
+                double angle = (double)rope->n_run * KVANT_RUN_TOKENS * rope->frequency[i];
+                row[2 * i] = (float)cos(angle);
+                row[2 * i + 1] = (float)sin(angle);
+            }
+        }
+    }
+    return KVANT_OK;
+}
+
+/* The two elements of pair i. */
+static void pair_places(const kvant_rope_table *r, int i, int *a, int *b) {
+    *a = r->interleaved ? 2 * i : i;
+    *b = r->interleaved ? 2 * i + 1 : r->n_rot / 2 + i;
+}
+
+/* The mean times magnitude times the average of e^(j u f) over the tokens of a block. */
+static void average_mean(const kvant_rope_table *rope, float magnitude, const float *mean, int d, float *m) {
+    memcpy(m, mean, (size_t)d * sizeof *m);
+    for (int i = 0; rope && i < rope->n_rot / 2; i++) {
+        double re = 0, im = 0;
+        int a, b;
+        for (int u = 0; u < KVANT_MEAN_BLOCK; u++) {
+            re += cos(u * rope->frequency[i]);
+            im += sin(u * rope->frequency[i]);
+        }
+        re *= (double)magnitude / KVANT_MEAN_BLOCK;
+        im *= (double)magnitude / KVANT_MEAN_BLOCK;
+        pair_places(rope, i, &a, &b);
+        m[a] = (float)((double)mean[a] * re - (double)mean[b] * im);
+        m[b] = (float)((double)mean[a] * im + (double)mean[b] * re);
+    }
+}
+
+static void fill_layer(const kvant_calibration *c, kvant_transforms *t, int layer, float *k_in, float *k_out, float *mean) {
+    kvant_layer_transform *l = &t->layers[layer];
+    const kvant_rope_table *rope = l->rope >= 0 ? &t->ropes[l->rope] : NULL;
+    float magnitude = rope ? kvant_calibration_rope(c, l->rope)->magnitude : 1.0f;
+    int d = t->head_dim;
+    for (int h = 0; h < t->n_kv_head; h++, k_in += d, k_out += d, mean += d) {
+        const float *mu = NULL, *scale = NULL;
+        if (l->centred) {
+            (void)kvant_calibration_get(c, layer, h, &mu, &scale);
+            average_mean(rope, magnitude, mu, d, mean);
+        }
+        for (int i = 0; i < d; i++) {
+            k_in[i] = factor_of(l->k, i) * (scale ? scale[i] : 1.0f);
+            k_out[i] = factor_of(l->k, i) / (scale ? scale[i] : 1.0f);
+        }
+    }
+}
+
+kvant_status kvant_transforms_create(const kvant_cache_config *config, const kvant_format *k, const kvant_format *v,
+                                     kvant_transforms *out) {
+    size_t n_layer = (size_t)config->n_layer, d = (size_t)config->head_dim, heads = (size_t)config->n_kv_head * d;
+    const kvant_calibration *c = config->calibration;
+    kvant_transforms t = {config->n_layer, config->n_kv_head, config->head_dim, c ? kvant_calibration_ropes(c) : 0, NULL, NULL, NULL};
+    t.layers = kvant_alloc(n_layer, sizeof *t.layers);
+    t.ropes = kvant_alloc((size_t)t.n_rope + 1, sizeof *t.ropes);
+    t.memory = kvant_alloc_aligned(n_layer, (3 * heads + d) * sizeof *t.memory);
+    kvant_status st = t.layers && t.ropes && t.memory ? KVANT_OK : KVANT_ENOMEM;
+    for (int r = 0; r < t.n_rope && st == KVANT_OK; r++)
+        st = create_rope(kvant_calibration_rope(c, r), &t.ropes[r]);
+    for (int i = 0; i < config->n_layer && st == KVANT_OK; i++) {
+        kvant_layer_transform *l = &t.layers[i];
+        float *p = t.memory + (size_t)i * (3 * heads + d);
+        l->k = kvant_codec_find(k[i].codec)->rotation(&k[i], KVANT_SIDE_K, config->head_dim);
+        l->v = kvant_codec_find(v[i].codec)->rotation(&v[i], KVANT_SIDE_V, config->head_dim);
+        bool is_float = k[i].codec == KVANT_CODEC_F16 || k[i].codec == KVANT_CODEC_F32;
+        l->centred = kvant_format_is_centred(&k[i]) || (is_float && config->center_floats);
+        l->rope = c ? kvant_calibration_layer_rope(c, i) : -1;
+        fill_layer(c, &t, i, p, p + heads, p + 2 * heads);
+        for (size_t j = 0; j < d; j++)
+            p[3 * heads + j] = factor_of(l->v, (int)j);
+        if (l->centred || l->k.block) {
+            l->k_in = p;
+            l->k_out = p + heads;
+        }
+        if (l->centred) l->mean = p + 2 * heads;
+        if (l->v.block) l->v_sign = p + 3 * heads;
+    }
+    if (st != KVANT_OK) {
+        kvant_transforms_destroy(&t);
+        return st;
+    }
+    *out = t;
+    return KVANT_OK;
+}
+
+void kvant_transforms_destroy(kvant_transforms *t) {
+    for (int r = 0; t->ropes && r < t->n_rope; r++) {
+        kvant_free(t->ropes[r].frequency);
+        kvant_free_aligned(t->ropes[r].within);
+        kvant_free(t->ropes[r].runs);
+    }
+    kvant_free(t->ropes);
+    kvant_free(t->layers);
+    kvant_free_aligned(t->memory);
+    *t = (kvant_transforms){0};
+}
+
+/* ---- vectors ---- */
+
+void kvant_transform_mean(const kvant_transforms *t, int layer, int kv_head, int64_t position, float *mean) {
+    const kvant_layer_transform *l = &t->layers[layer];
+    const float *m = l->mean + (size_t)kv_head * (size_t)t->head_dim;
+    memcpy(mean, m, (size_t)t->head_dim * sizeof *mean);
+    if (l->rope < 0) return;
+    const kvant_rope_table *rope = &t->ropes[l->rope];
+    size_t block = (size_t)(position % KVANT_RUN_TOKENS / KVANT_MEAN_BLOCK), n_rot = (size_t)rope->n_rot;
+    const float *run = rope->runs + (size_t)(position / KVANT_RUN_TOKENS) * n_rot;
+    const float *within = rope->within + block / 16 * n_rot * 16 + block % 16;
+    for (int i = 0; i < rope->n_rot / 2; i++) {
+        float c = within[32 * i], s = -within[32 * i + 16], re = run[2 * i] * c - run[2 * i + 1] * s, im = run[2 * i] * s + run[2 * i + 1] * c;
+        int a, b;
+        pair_places(rope, i, &a, &b);
+        mean[a] = m[a] * re - m[b] * im;
+        mean[b] = m[a] * im + m[b] * re;
+    }
+}
+
+void kvant_transform_key(const kvant_transforms *t, int layer, int kv_head, const float *x, const float *mean, float *y,
+                         const kvant_kernels *k) {
+    const kvant_layer_transform *l = &t->layers[layer];
+    const float *in = l->k_in ? l->k_in + (size_t)kv_head * (size_t)t->head_dim : NULL;
+    for (int i = 0; i < t->head_dim; i++)
+        y[i] = (l->centred ? x[i] - mean[i] : x[i]) * (in ? in[i] : 1.0f);
+    rotate(y, t->head_dim, l->k, k);
+}
+
+void kvant_transform_key_back(const kvant_transforms *t, int layer, int kv_head, const float *y, const float *mean, float *x,
+                              const kvant_kernels *k) {
+    const kvant_layer_transform *l = &t->layers[layer];
+    const float *out = l->k_out ? l->k_out + (size_t)kv_head * (size_t)t->head_dim : NULL;
+    memmove(x, y, (size_t)t->head_dim * sizeof *x);
+    rotate(x, t->head_dim, l->k, k);
+    for (int i = 0; i < t->head_dim; i++)
+        x[i] = x[i] * (out ? out[i] : 1.0f) + (l->centred ? mean[i] : 0.0f);
+}
+
+static void multiply(float *x, const float *a, int n) {
+    for (int i = 0; i < n; i++)
+        x[i] *= a[i];
+}
+
+void kvant_transform_query(const kvant_transforms *t, int layer, int kv_head, float *q, const kvant_kernels *k) {
+    const kvant_layer_transform *l = &t->layers[layer];
+    if (l->k_out) multiply(q, l->k_out + (size_t)kv_head * (size_t)t->head_dim, t->head_dim);
+    rotate(q, t->head_dim, l->k, k);
+}
+
+void kvant_transform_value(const kvant_transforms *t, int layer, float *v, const kvant_kernels *k) {
+    const kvant_layer_transform *l = &t->layers[layer];
+    if (l->v_sign) multiply(v, l->v_sign, t->head_dim);
+    rotate(v, t->head_dim, l->v, k);
+}
+
+void kvant_transform_value_back(const kvant_transforms *t, int layer, float *v, const kvant_kernels *k) {
+    const kvant_layer_transform *l = &t->layers[layer];
+    rotate(v, t->head_dim, l->v, k);
+    if (l->v_sign) multiply(v, l->v_sign, t->head_dim);
+}
+
+/* ---- the mean's part of a score ---- */
+
+float kvant_transform_mean_query(const kvant_transforms *t, int layer, int kv_head, const float *q, float *turn) {
+    const kvant_layer_transform *l = &t->layers[layer];
+    const float *m = l->mean + (size_t)kv_head * (size_t)t->head_dim;
+    const kvant_rope_table *rope = l->rope >= 0 ? &t->ropes[l->rope] : NULL;
+    int n_rot = rope ? rope->n_rot : 0;
+    float still = 0.0f;
+    for (int i = n_rot; i < t->head_dim; i++)
+        still += q[i] * m[i];
+    for (int i = 0; i < n_rot / 2; i++) {
+        int a, b;
+        pair_places(rope, i, &a, &b);
+        turn[2 * i] = q[a] * m[a] + q[b] * m[b];
+        turn[2 * i + 1] = q[a] * m[b] - q[b] * m[a];
+    }
+    return still;
+}
+
+void kvant_transform_turn_run(const kvant_transforms *t, int layer, int64_t run, const float *turn, float *turned) {
+    const kvant_layer_transform *l = &t->layers[layer];
+    const kvant_rope_table *rope = &t->ropes[l->rope];
+    const float *e = rope->runs + (size_t)run * (size_t)rope->n_rot;
+    for (int i = 0; i < rope->n_rot; i += 2) {
+        float re = turn[i] * e[i] - turn[i + 1] * e[i + 1], im = turn[i] * e[i + 1] + turn[i + 1] * e[i];
+        turned[i] = re;
+        turned[i + 1] = im;
+    }
+}
