@@ -12,6 +12,10 @@ void eval_family(const char *name, char *out, size_t size) {
         snprintf(out, size, "%s", name[end] ? "mixed" : "preset");
         return;
     }
+    if (bits == 1 && name[0] == 'f') { /* a float's bits are its name */
+        snprintf(out, size, "%.*s", (int)end, name);
+        return;
+    }
     for (size_t i = 0; i < end && n + 1 < size; i++) {
         if (i == bits) i += strspn(name + bits, "0123456789");
         if (i == end) break;

@@ -247,6 +247,15 @@ static bool read_state(eval_state *s, const json_t *root, const reader *in) {
     return true;
 }
 
+/* What a refused file left behind. */
+static void forget(eval_state *s) {
+    s->scored = s->n_passkey = s->n_greedy = 0;
+    for (int i = 0; i < s->n_results; i++) {
+        divergence_sample_free(&s->results[i]->sample);
+        s->results[i]->bits = NAN;
+    }
+}
+
 /* The whole file, NULL where it is longer than any state of this run. */
 static char *read_file(FILE *f, size_t max, size_t *size) {
     char *data = NULL;
@@ -286,6 +295,7 @@ bool eval_state_load(eval_state *s, const char *path, bool *found, char *why, si
         return damaged(&in, what);
     }
     *found = read_state(s, root, &in);
+    if (!*found) forget(s);
     json_decref(root);
     return *found;
 }

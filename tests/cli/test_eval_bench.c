@@ -20,7 +20,12 @@
 #define STORIES KVANT_DATA "/models/stories260K.gguf"
 #define IDS "test_eval_ids.txt"
 #define TEXT "test_eval_text.txt"
+#define SENSITIVE KVANT_DATA "/models/random-qwen3-dense.gguf" /* the others answer all prompts alike, whatever the cache */
+#define LONG_IDS "test_eval_long_ids.txt"
+#define STATE "test_eval_state_file.json"
+#define PLOT "test_eval_plot.svg"
 #define N_IDS 400
+#define N_LONG_IDS 4000
 
 static char output[1 << 18];
 
@@ -144,6 +149,154 @@ static void refuses(const char *arguments, int code, const char *piece) {
     if (got != code || !strstr(output, piece)) fail_msg("%s: exit %d, said: %s", arguments, got, output);
 }
 
+/* The row of JSON output whose kv is that; *root is released by the caller. */
+static json_t *json_row(json_t **root, const char *kv) {
+    *root = json_loads(output, 0, NULL);
+    assert_non_null(*root);
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(*root, "rows"), i, row) {
+        if (strcmp(json_string_value(json_object_get(row, "kv")), kv) == 0) return row;
+    }
+    fail_msg("no row %s", kv);
+    return NULL;
+}
+
+static double number(const json_t *row, const char *key) {
+    const json_t *j = json_object_get(row, key);
+    if (!json_is_number(j)) fail_msg("%s is not a number", key);
+    return json_number_value(j);
+}
+
+static void bits_are_those_that_the_cache_holds_where_chunks_are_whole_pages(void **state) {
+    (void)state;
+    json_t *root, *row;
+    assert_int_equal(run(false, "eval -m " MODEL " -f " IDS " --ids -c 128 --json --kv affine4:32/affine8:32"), 0);
+    row = json_row(&root, "affine4:32/affine8:32");
+    assert_true(json_is_true(json_object_get(row, "bits_measured")));
+    assert_true(number(row, "k_bits") == 5 && number(row, "v_bits") == 9);
+    assert_true(number(row, "bits") >= 7 && number(row, "bits") < 7.2); /* pages have a head */
+    json_decref(root);
+    assert_int_equal(run(false, "eval -m " MODEL " -f " IDS " --ids -c 100 --json --kv affine4:32"), 0);
+    row = json_row(&root, "affine4:32");
+    assert_true(json_is_false(json_object_get(row, "bits_measured")) && number(row, "bits") == 5);
+    json_decref(root);
+}
+
+static void plot_is_a_picture_of_the_rows(void **state) {
+    (void)state;
+    static char svg[1 << 16];
+    remove(PLOT);
+    assert_int_equal(
+        run(false, "eval -m " MODEL " -f " IDS " --ids -c 128 --csv --kv affine8:32,affine4:32,affine4:32/f16 --plot " PLOT), 0);
+    FILE *f = fopen(PLOT, "rb");
+    assert_non_null(f);
+    svg[fread(svg, 1, sizeof svg - 1, f)] = '\0';
+    fclose(f);
+    static const char *const pieces[] = {"<svg ",           ">affine8:32<", ">affine4:32<",   ">affine4:32/f16<",
+                                         ">affine<",        "<polyline",    "noise floor",    "nats",
+                                         "bits per stored", "context 128",  "400 positions,", "</svg>"};
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
+        if (!strstr(svg, pieces[i])) fail_msg("no %s in the picture", pieces[i]);
+    refuses("eval -m " MODEL " -f " IDS " --ids -c 128 --kv f16 --plot /nowhere/plot.svg", 1, "/nowhere/plot.svg");
+    refuses("eval -m " MODEL " -f " IDS " --ids -c 128 --kv f16 --tokens 0 --greedy --plot " PLOT, 2, "--plot");
+}
+
+static void suite_is_the_standard_set(void **state) {
+    (void)state;
+    csv_row r[40];
+    assert_int_equal(run(false, "eval -m " MODEL " -f " IDS " --ids -c 64 --tokens 64 --csv --suite"), 0);
+    int n = read_csv(r, 40);
+    assert_true(n >= 8);
+    assert_string_equal(r[2].kv, "affine8:64");
+    refuses("eval -m " MODEL " -f " IDS " --ids --suite --kv f16", 2, "--suite");
+    refuses("eval -m " MODEL " -f " IDS " --ids --suite --kv-bits 4", 2, "--suite");
+}
+
+static void greedy_continuations_differ_later_with_more_bits(void **state) {
+    (void)state;
+    json_t *root, *row;
+    assert_int_equal(run(false, "eval -m " SENSITIVE " -f " IDS " --ids -c 96 --tokens 0 --greedy --prompts 6 --gen 32 --json "
+                                "--kv affine8:32,affine2:32"),
+                     0);
+    row = json_row(&root, "f16");
+    assert_null(json_object_get(row, "kl_mean")); /* not asked for */
+    assert_true(number(row, "differs_mean") == 32 && number(row, "differs_median") == 32 && number(row, "identical") == 1);
+    assert_true(json_is_true(json_object_get(root, "complete")) && number(root, "greedy_prompts") == 6);
+    json_decref(root);
+    row = json_row(&root, "affine8:32");
+    double eight = number(row, "differs_mean");
+    json_decref(root);
+    row = json_row(&root, "affine2:32");
+    assert_true(number(row, "differs_mean") < eight && number(row, "identical") < 1);
+    json_decref(root);
+    refuses("eval -m " MODEL " -f " IDS " --ids -c 32 --greedy --kv f16", 2, "--gen 64");
+    refuses("eval -m " MODEL " -f " IDS " --ids -c 440 --greedy --gen 8 --kv f16", 1, "too few");
+}
+
+/* The model is too small to find anything again; what counts is that every cache reads the same prompts. */
+static void passkey_rates_are_shares_of_the_same_prompts(void **state) {
+    (void)state;
+    static char first[sizeof output];
+    json_t *root, *row;
+    static const char command[] = "eval -m " STORIES " -f " TEXT " -c 256 --tokens 0 --passkey --prompts 3 --json --kv f32";
+    assert_int_equal(run(false, command), 0);
+    strcpy(first, output);
+    row = json_row(&root, "f16");
+    double rate = number(row, "passkey");
+    assert_true(rate >= 0 && rate <= 1 && fabs(rate * 3 - round(rate * 3)) < 1e-4);
+    assert_true(number(root, "passkey_prompts") == 3 && number(root, "tokens") == 0);
+    json_decref(root);
+    row = json_row(&root, "f32");
+    assert_true(number(row, "passkey") == rate); /* rounding alone does not make it forget */
+    json_decref(root);
+    assert_int_equal(run(false, command), 0);
+    assert_string_equal(output, first);
+    refuses("eval -m " STORIES " -f " TEXT " -c 40 --passkey --kv f16", 2, "too short for --passkey");
+    refuses("eval -m " STORIES " -f " TEXT " --tokens 0 --kv f16", 2, "nothing to measure");
+    refuses("eval -m " STORIES " -f " TEXT " --tokens 1 --kv f16", 2, "--tokens 1");
+}
+
+#define RESUMED "eval -m " MODEL " -f " LONG_IDS " --ids -c 100 --tokens 4000 --csv --greedy --prompts 4 --gen 16 --kv affine4:32"
+
+static void an_interrupted_run_goes_on_to_the_same_figures(void **state) {
+    (void)state;
+    static char whole[sizeof output];
+    remove(STATE);
+    assert_int_equal(run(false, RESUMED), 0);
+    strcpy(whole, output);
+    /* Ctrl-C after the first chunk that was saved. */
+    int status = system("'" KVANT_PROGRAM "' " RESUMED " --state " STATE " >test_eval_part.csv 2>test_eval_part.txt & pid=$!; "
+                        "for i in $(seq 3000); do [ -s " STATE " ] && break; sleep 0.01; done; kill -INT $pid; wait $pid");
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    json_t *saved = json_load_file(STATE, 0, NULL);
+    assert_non_null(saved);
+    json_int_t scored = json_integer_value(json_object_get(saved, "scored"));
+    assert_true(scored >= 100 && scored % 100 == 0);
+    json_decref(saved);
+    assert_int_equal(run(true, RESUMED " --state " STATE), 0);
+    assert_non_null(strstr(output, "going on from " STATE));
+    assert_int_equal(run(false, RESUMED " --state " STATE), 0); /* nothing is left to do */
+    assert_string_equal(output, whole);
+}
+
+static void a_state_of_another_run_is_refused_by_what_differs(void **state) {
+    (void)state;
+    remove(STATE);
+    assert_int_equal(run(false, "eval -m " MODEL " -f " IDS " --ids -c 128 --csv --kv affine4:32 --state " STATE), 0);
+    refuses("eval -m " MODEL " -f " IDS " --ids -c 64 --kv affine4:32 --state " STATE, 1, "context is 128 there and 64 now");
+    refuses("eval -m " MODEL " -f " IDS " --ids -c 128 --kv affine2:32 --state " STATE, 1, "rows is ");
+    refuses("eval -m " MODEL " -f " LONG_IDS " --ids -c 128 --kv affine4:32 --state " STATE, 1, "text_tokens is 400 there");
+    refuses("eval -m " STORIES " -f " IDS " --ids -c 128 --kv f16 --state " STATE, 1, "model is ");
+    refuses("eval -m " MODEL " -f " IDS " --ids -c 128 --kv affine4:32 --fast --state " STATE, 1, "precision is \"exact\"");
+    FILE *f = fopen(STATE, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, 500, SEEK_SET), 0);
+    fputc('{', f);
+    fclose(f);
+    refuses("eval -m " MODEL " -f " IDS " --ids -c 128 --kv affine4:32 --state " STATE, 1, "damaged");
+}
+
 static void wrong_formats_and_texts_are_refused_with_a_sentence(void **state) {
     (void)state;
     refuses("eval -m " MODEL " -f " IDS " --ids --kv affine7:64", 2, "affine7:64");
@@ -197,16 +350,18 @@ int main(void) {
     }
     fclose(probe);
     uint64_t seed = 1;
-    FILE *ids = fopen(IDS, "w"), *text = fopen(TEXT, "w");
-    if (!ids || !text) return 1;
-    for (int i = 0; i < N_IDS; i++) {
+    FILE *ids = fopen(IDS, "w"), *long_ids = fopen(LONG_IDS, "w"), *text = fopen(TEXT, "w");
+    if (!ids || !long_ids || !text) return 1;
+    for (int i = 0; i < N_LONG_IDS; i++) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
-        fprintf(ids, "%d\n", (int)((seed >> 33) % 128));
+        fprintf(long_ids, "%d\n", (int)((seed >> 33) % 128));
+        if (i < N_IDS) fprintf(ids, "%d\n", (int)((seed >> 33) % 128));
     }
     for (int i = 0; i < 8; i++)
         fputs("Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her friends. ",
               text);
     fclose(ids);
+    fclose(long_ids);
     fclose(text);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(csv_has_the_columns_and_more_bits_diverge_less),
@@ -214,6 +369,13 @@ int main(void) {
         cmocka_unit_test(short_texts_give_a_partial_chunk_and_tokens_whole_ones),
         cmocka_unit_test(json_says_the_same),
         cmocka_unit_test(text_is_tokenized_and_chunks_begin_with_bos),
+        cmocka_unit_test(bits_are_those_that_the_cache_holds_where_chunks_are_whole_pages),
+        cmocka_unit_test(plot_is_a_picture_of_the_rows),
+        cmocka_unit_test(suite_is_the_standard_set),
+        cmocka_unit_test(greedy_continuations_differ_later_with_more_bits),
+        cmocka_unit_test(passkey_rates_are_shares_of_the_same_prompts),
+        cmocka_unit_test(an_interrupted_run_goes_on_to_the_same_figures),
+        cmocka_unit_test(a_state_of_another_run_is_refused_by_what_differs),
         cmocka_unit_test(wrong_formats_and_texts_are_refused_with_a_sentence),
         cmocka_unit_test(bench_gives_every_depth_and_format),
         cmocka_unit_test(bench_refuses_what_it_cannot_measure),
