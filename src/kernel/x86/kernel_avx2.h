@@ -9,6 +9,9 @@
 #define AVX2 __attribute__((target("avx2,fma,f16c")))
 #define AVX2_INLINE KERNEL_INLINE("avx2,fma,f16c")
 
+/* Keeps a compiler from regrouping a chain of additions: GCC would multiply everything first and spill the products. */
+#define IN_THIS_ORDER(v) __asm__("" : "+x"(v))
+
 void kvant_kernels_set_avx2_levels(kvant_kernels *k);
 void kvant_kernels_set_avx2_product(kvant_kernels *k);
 void kvant_kernels_set_avx2_unpack(kvant_kernels *k);

@@ -22,7 +22,7 @@
 
 /* ---- rows of codes ---- */
 
-enum { ONE_BOOK, BOOK_A_HALF, BOOK_A_PAIR }; /* how often the book changes: never, with each half, with each two halves */
+enum { BOOK_A_HALF, BOOK_A_PAIR }; /* the book changes with each half, or with each two */
 
 AVX2_INLINE __m256i broadcast_32(const void *p) {
     int32_t v;
@@ -101,63 +101,81 @@ AVX2_INLINE __m256i levels_of(planes p, const __m256i table[2], int bits) {
     return _mm256_add_epi8(low, _mm256_shuffle_epi8(parts, plane2_pair(p.p2)));
 }
 
-AVX2_INLINE int selector_of(const uint8_t *selectors, int b) { return selectors[b / 2] >> 4 * (b % 2) & 15; }
-
-/* 16 entries of the books of a pair of halves, or of a last half where is_half. */
-AVX2_INLINE __m256i pair_table(const kvant_level_rows *r, const uint8_t *selectors, int pair, int bits, int part, int books,
-                               bool is_half) {
-    if (books == BOOK_A_PAIR) return book_table(r->books + (selector_of(selectors, pair) << bits), bits, part);
-    __m256i first = book_table(r->books + (selector_of(selectors, 2 * pair) << bits), bits, part);
-    if (is_half) return first;
-    __m256i second = book_table(r->books + (selector_of(selectors, 2 * pair + 1) << bits), bits, part);
-    return _mm256_blend_epi32(first, second, 0xF0);
+/* 16 entries of the books of a pair of halves that have the selectors `first` and `second`. */
+AVX2_INLINE __m256i pair_table(const int8_t *books, int first, int second, int bits, int part, int change) {
+    __m256i table = book_table(books + ((size_t)first << bits), bits, part);
+    if (change == BOOK_A_PAIR) return table;
+    return _mm256_blend_epi32(table, book_table(books + ((size_t)second << bits), bits, part), 0xF0);
 }
 
-AVX2_INLINE void load_tables(__m256i table[2], const kvant_level_rows *r, const uint8_t *selectors, int pair, int bits, int books,
-                             bool is_half) {
-    if (books == ONE_BOOK) return;
-    table[0] = pair_table(r, selectors, pair, bits, 0, books, is_half);
-    if (bits == 5) table[1] = pair_table(r, selectors, pair, bits, 1, books, is_half);
+AVX2_INLINE __m256i levels_of_pair(const kvant_level_rows *r, planes p, int first, int second, int bits, int change) {
+    __m256i table[2];
+    table[0] = table[1] = pair_table(r->books, first, second, bits, 0, change);
+    if (bits == 5) table[1] = pair_table(r->books, first, second, bits, 1, change);
+    return levels_of(p, table, bits);
 }
 
-AVX2_INLINE void rows_to_levels(int8_t *levels, const kvant_level_rows *r, int bits, int books) {
-    const int n_pair = r->d / (2 * HALF), n_block = (r->d + r->block - 1) / r->block, selector_bytes = (n_block + 1) / 2;
-    const bool has_half = r->d % (2 * HALF) != 0;
-    const uint8_t *selectors = r->selectors;
-    __m256i table[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    if (books == ONE_BOOK && bits != 6) table[0] = book_table(r->books, bits, 0);
-    if (books == ONE_BOOK && bits == 5) table[1] = book_table(r->books, bits, 1);
+/* Rows whose blocks have books. A byte of selectors is for two pairs of halves, or for one where each half has its book. */
+AVX2_INLINE void rows_with_books(int8_t *levels, const kvant_level_rows *rows, int bits, int change) {
+    const kvant_level_rows r = *rows; /* stores of levels cannot change it, which a compiler sees only here */
+    const int n_pair = r.d / (2 * HALF), pairs_a_byte = change == BOOK_A_PAIR ? 2 : 1;
+    const bool has_half = r.d % (2 * HALF) != 0;
+    const uint8_t *selectors = r.selectors;
     size_t half = 0;
-    for (int row = 0; row < r->n; row++) {
-        for (int p = 0; p < n_pair; p++, half += 2, levels += 2 * HALF) {
-            load_tables(table, r, selectors, p, bits, books, false);
-            _mm256_storeu_si256((__m256i *)levels, levels_of(load_pair(r, half, bits), table, bits));
+    for (int row = 0; row < r.n; row++) {
+        int p = 0;
+        for (; p + pairs_a_byte <= n_pair; p += pairs_a_byte, selectors++) {
+            int first = *selectors & 15, second = *selectors >> 4;
+            for (int i = 0; i < pairs_a_byte; i++, half += 2, levels += 2 * HALF)
+                _mm256_storeu_si256((__m256i *)levels,
+                                    levels_of_pair(&r, load_pair(&r, half, bits), i ? second : first, second, bits, change));
         }
-        if (has_half) {
-            load_tables(table, r, selectors, n_pair, bits, books, true);
-            __m256i last = levels_of(load_half(r, half, bits), table, bits);
-            _mm_storeu_si128((__m128i *)levels, _mm256_castsi256_si128(last));
-            half++;
-            levels += HALF;
+        if (p == n_pair && !has_half) continue;
+        int first = *selectors & 15, last = p < n_pair ? *selectors >> 4 : first;
+        selectors++;
+        if (p < n_pair) {
+            __m256i pair = levels_of_pair(&r, load_pair(&r, half, bits), first, first, bits, change);
+            _mm256_storeu_si256((__m256i *)levels, pair);
+            half += 2;
+            levels += 2 * HALF;
         }
-        if (books != ONE_BOOK) selectors += selector_bytes;
+        if (!has_half) continue;
+        __m256i rest = levels_of_pair(&r, load_half(&r, half, bits), last, last, bits, change);
+        _mm_storeu_si128((__m128i *)levels, _mm256_castsi256_si128(rest));
+        half++;
+        levels += HALF;
     }
+}
+
+/* Rows with one book for all, or none at 6 bits: one long row. */
+AVX2_INLINE void rows_with_one_book(int8_t *levels, const kvant_level_rows *rows, int bits) {
+    const kvant_level_rows r = *rows;
+    const size_t n_half = (size_t)r.n * (size_t)r.d / HALF;
+    __m256i table[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    if (bits != 6) table[0] = book_table(r.books, bits, 0);
+    if (bits == 5) table[1] = book_table(r.books, bits, 1);
+    size_t half = 0;
+    for (; half + 2 <= n_half; half += 2)
+        _mm256_storeu_si256((__m256i *)(levels + half * HALF), levels_of(load_pair(&r, half, bits), table, bits));
+    if (half == n_half) return;
+    __m256i rest = levels_of(load_half(&r, half, bits), table, bits);
+    _mm_storeu_si128((__m128i *)(levels + half * HALF), _mm256_castsi256_si128(rest));
 }
 
 AVX2_INLINE void any_books(int8_t *levels, const kvant_level_rows *r, int bits) {
     if (!r->selectors)
-        rows_to_levels(levels, r, bits, ONE_BOOK);
+        rows_with_one_book(levels, r, bits);
     else if (r->block == HALF)
-        rows_to_levels(levels, r, bits, BOOK_A_HALF);
+        rows_with_books(levels, r, bits, BOOK_A_HALF);
     else
-        rows_to_levels(levels, r, bits, BOOK_A_PAIR);
+        rows_with_books(levels, r, bits, BOOK_A_PAIR);
 }
 
 AVX2 static void avx2_levels2(int8_t *levels, const kvant_level_rows *r) { any_books(levels, r, 2); }
 AVX2 static void avx2_levels3(int8_t *levels, const kvant_level_rows *r) { any_books(levels, r, 3); }
 AVX2 static void avx2_levels4(int8_t *levels, const kvant_level_rows *r) { any_books(levels, r, 4); }
 AVX2 static void avx2_levels5(int8_t *levels, const kvant_level_rows *r) { any_books(levels, r, 5); }
-AVX2 static void avx2_levels6(int8_t *levels, const kvant_level_rows *r) { rows_to_levels(levels, r, 6, ONE_BOOK); }
+AVX2 static void avx2_levels6(int8_t *levels, const kvant_level_rows *r) { rows_with_one_book(levels, r, 6); }
 
 /* ---- products of interleaved pairs ---- */
 
@@ -165,11 +183,14 @@ AVX2 static void avx2_levels6(int8_t *levels, const kvant_level_rows *r) { rows_
 #define MAX_COLUMNS 6   /* 12 sums, 2 registers of pairs and one of x: 15 of 16 registers */
 #define FEW_COLUMNS 8   /* up to here rows are multiplied as they lie */
 
-/* Two registers of 8 pairs: (a[i], b[i]) for i = 0..7 and 8..15. */
+/* 16 levels in 16 bits. */
+AVX2_INLINE __m256i load_levels(const int8_t *p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)); }
+
+/* Two registers of 8 pairs: (a[i], b[i]) for i = 0..3, 8..11, and for i = 4..7, 12..15. */
 AVX2_INLINE void interleave(__m256i pair[2], const int8_t *a, const int8_t *b) {
-    __m128i x = _mm_loadu_si128((const __m128i *)a), y = _mm_loadu_si128((const __m128i *)b);
-    pair[0] = _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(x, y));
-    pair[1] = _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(x, y));
+    __m256i x = load_levels(a), y = load_levels(b);
+    pair[0] = _mm256_unpacklo_epi16(x, y);
+    pair[1] = _mm256_unpackhi_epi16(x, y);
 }
 
 /* sum[c][h] += pairs times x, over n_pair pairs: from `pairs` [n_pair][2 registers], or, where it is NULL, straight from rows of
@@ -188,8 +209,10 @@ AVX2_INLINE void sum_pairs(__m256i sum[MAX_COLUMNS][2], const __m256i *pairs, co
         }
         UNROLL for (int c = 0; c < columns; c++) {
             __m256i v = broadcast_32(x + (size_t)c * x_stride + 2 * p);
-            sum[c][0] = _mm256_add_epi32(sum[c][0], _mm256_madd_epi16(pair[0], v));
-            sum[c][1] = _mm256_add_epi32(sum[c][1], _mm256_madd_epi16(pair[1], v));
+            UNROLL for (int h = 0; h < 2; h++) {
+                sum[c][h] = _mm256_add_epi32(sum[c][h], _mm256_madd_epi16(pair[h], v));
+                IN_THIS_ORDER(sum[c][h]);
+            }
         }
     }
 }
@@ -203,8 +226,10 @@ AVX2_INLINE void mix_columns(const kvant_mix_levels *p, const __m256i *pairs, si
     UNROLL for (int i = 0; i < columns; i++) {
         float *acc = p->acc + (size_t)(c + i) * p->acc_stride + at;
         __m256 scale = _mm256_broadcast_ss(p->w_scale + c + i);
-        UNROLL for (int h = 0; h < 2; h++)
-            _mm256_storeu_ps(acc + 8 * h, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[i][h]), scale, _mm256_loadu_ps(acc + 8 * h)));
+        __m256i first = _mm256_permute2x128_si256(sum[i][0], sum[i][1], 0x20);
+        __m256i second = _mm256_permute2x128_si256(sum[i][0], sum[i][1], 0x31);
+        _mm256_storeu_ps(acc, _mm256_fmadd_ps(_mm256_cvtepi32_ps(first), scale, _mm256_loadu_ps(acc)));
+        _mm256_storeu_ps(acc + 8, _mm256_fmadd_ps(_mm256_cvtepi32_ps(second), scale, _mm256_loadu_ps(acc + 8)));
     }
 }
 
@@ -262,7 +287,7 @@ AVX2_INLINE void store_scores(const kvant_score_levels *p, int c, int r, __m256i
     _mm256_storeu_ps(p->scores + (size_t)c * ROWS + r, _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale));
 }
 
-/* Scores of 8 rows, `rows` at a time, with `columns` queries from query c on. rows * columns is at most 12, or registers run out. */
+/* Scores of 8 rows, `rows` at a time, with `columns` queries from query c on. Registers hold rows * columns <= 12 sums. */
 AVX2_INLINE void score_8_rows(const kvant_score_levels *p, int r, int c, int rows, int columns) {
     const size_t d = (size_t)p->d;
     const int16_t *q = p->q + (size_t)c * d;
@@ -275,11 +300,13 @@ AVX2_INLINE void score_8_rows(const kvant_score_levels *p, int r, int c, int row
         for (size_t k = 0; k < d; k += HALF) {
             __m256i level[8];
             UNROLL for (int i = 0; i < rows; i++)
-                level[i] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(levels + (size_t)i * d + k)));
+                level[i] = load_levels(levels + (size_t)i * d + k);
             UNROLL for (int j = 0; j < columns; j++) {
                 __m256i x = _mm256_loadu_si256((const __m256i *)(q + (size_t)j * d + k));
-                UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int i = 0; i < rows; i++) {
                     sum[j][i] = _mm256_add_epi32(sum[j][i], _mm256_madd_epi16(level[i], x));
+                    IN_THIS_ORDER(sum[j][i]);
+                }
             }
         }
         UNROLL for (int j = 0; j < columns; j++)
@@ -308,7 +335,7 @@ AVX2_INLINE void interleave_16_rows(__m256i *pairs, const int8_t *levels, size_t
         UNROLL for (size_t h = 0; h < 2; h++) {
             __m256i v[8], two[8], four[8];
             UNROLL for (size_t i = 0; i < 8; i++)
-                v[i] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(levels + (8 * h + i) * d + k)));
+                v[i] = load_levels(levels + (8 * h + i) * d + k);
             UNROLL for (int i = 0; i < 8; i += 2) {
                 two[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
                 two[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
@@ -431,7 +458,16 @@ AVX2_INLINE __m256 rotate_8(__m256 v) {
     return _mm256_add_ps(_mm256_permute2f128_ps(v, v, 1), negate(v, 0xF0));
 }
 
-/* `count` registers (a power of two), `step` floats apart: the pairs h = step, 2 * step .. of them; h = 1, 2, 4 before where
+AVX2_INLINE void rotate_pairs(__m256 v[8], int h, int count) {
+    UNROLL for (int i = 0; i < count; i++) {
+        if (i & h) continue;
+        __m256 a = v[i], b = v[i + h];
+        v[i] = _mm256_add_ps(a, b);
+        v[i + h] = _mm256_sub_ps(a, b);
+    }
+}
+
+/* `count` registers (1, 2, 4 or 8), `step` floats apart: the pairs h = step, 2 * step .. of them; h = 1, 2, 4 before where
  * is_first. */
 AVX2_INLINE void rotate_registers(float *x, int step, int count, bool is_first) {
     __m256 v[8];
@@ -439,13 +475,9 @@ AVX2_INLINE void rotate_registers(float *x, int step, int count, bool is_first) 
         v[i] = _mm256_loadu_ps(x + i * step);
         if (is_first) v[i] = rotate_8(v[i]);
     }
-    UNROLL for (int h = 1; h < 8; h *= 2)
-        UNROLL for (int i = 0; i < count; i++) {
-            if (h >= count || i & h) continue;
-            __m256 a = v[i], b = v[i + h];
-            v[i] = _mm256_add_ps(a, b);
-            v[i + h] = _mm256_sub_ps(a, b);
-        }
+    if (count >= 2) rotate_pairs(v, 1, count);
+    if (count >= 4) rotate_pairs(v, 2, count);
+    if (count >= 8) rotate_pairs(v, 4, count);
     UNROLL for (int i = 0; i < count; i++) _mm256_storeu_ps(x + i * step, v[i]);
 }
 

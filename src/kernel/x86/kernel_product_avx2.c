@@ -29,9 +29,6 @@ AVX2_INLINE __m256i broadcast_4_bytes(const int8_t *p) {
     return _mm256_set1_epi32(v);
 }
 
-/* Keeps a compiler from regrouping a chain of additions: GCC would multiply everything first and spill the products. */
-#define IN_THIS_ORDER(v) __asm__("" : "+x"(v))
-
 /* sum[c][h] = the 32-bit sums of 8 rows (half h of the panel) over n_chunk chunks of 4 columns, for `columns` vectors.
  * depth: how many 16-bit pair sums may be added up without overflow; it divides n_chunk. */
 AVX2_INLINE void sum_chunks(__m256i sum[MAX_COLUMNS][2], const uint8_t *tile, const int8_t *x, size_t x_stride, int n_chunk,
