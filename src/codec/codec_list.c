@@ -3,8 +3,8 @@
 #include "base/memory.h"
 #include "codec/codec.h"
 
-static const kvant_codec *const codecs[] = {&kvant_codec_f32,  &kvant_codec_f16, &kvant_codec_affine,
-                                            &kvant_codec_book, &kvant_codec_int, &kvant_codec_lloyd};
+static const kvant_codec *const codecs[] = {&kvant_codec_f32, &kvant_codec_f16,   &kvant_codec_affine, &kvant_codec_book,
+                                            &kvant_codec_int, &kvant_codec_lloyd, &kvant_codec_ggml};
 
 const kvant_codec *kvant_codec_find(kvant_codec_id id) {
     for (size_t i = 0; i < sizeof codecs / sizeof codecs[0]; i++)
