@@ -221,7 +221,7 @@ int options_add_model(option *table, int n, int max, model_options *m) {
         {"--v-bits", NULL, OPTION_INT, &kv->v_bits, 2, 8, "N", "bits of V alone"},
         {"--kv-group-size", NULL, OPTION_INT, &kv->kv_group_size, 32, 128, "N", "elements that share a scale: 32, 64, 128 (64)"},
         {"--kv-codec", NULL, OPTION_STRING, &kv->kv_codec, 0, 0, "NAME", "affine, f16 or f32"},
-        {"--cache-type-k", "-ctk", OPTION_STRING, &m->ctk, 0, 0, "NAME", "format of K; also llama.cpp's names f16 and f32"},
+        {"--cache-type-k", "-ctk", OPTION_STRING, &m->ctk, 0, 0, "NAME", "format of K, also by llama.cpp's names: q8_0, q4_0"},
         {"--cache-type-v", "-ctv", OPTION_STRING, &m->ctv, 0, 0, "NAME", "format of V"},
         {"--quantized-kv-start", NULL, OPTION_INT, &kv->quantized_kv_start, 0, 1 << 27, "N", "quantize from N tokens on (0)"},
         {"--max-kv-size", NULL, OPTION_INT, &kv->max_kv_size, 5, 1 << 27, "N",
@@ -237,8 +237,7 @@ int options_add_model(option *table, int n, int max, model_options *m) {
 /* llama.cpp's cache types that Kvant does not have, and what is nearest. */
 static const struct {
     const char *name, *nearest;
-} foreign_types[] = {{"bf16", "f16"},          {"q8_0", "affine8:32"}, {"q4_0", "affine4:32"}, {"q4_1", "affine4:32"},
-                     {"iq4_nl", "affine4:32"}, {"q5_0", "affine5:32"}, {"q5_1", "affine5:32"}};
+} foreign_types[] = {{"bf16", "f16"}, {"iq4_nl", "q4_0"}};
 
 static int check_cache_type(const char *flag, const char *name) {
     kvant_format format;

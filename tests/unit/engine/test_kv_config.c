@@ -45,20 +45,37 @@ static void assert_refused(kvant_kv_params p, int head_dim, const char *const *w
 }
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
-static void bits_are_sugar_for_affine(void **state) {
+static void bits_alone_choose_the_best_format_of_that_size(void **state) {
     (void)state;
-    static const int all[] = {2, 3, 4, 5, 6, 8};
+    static const struct {
+        int bits;
+        const char *name;
+    } all[] = {{2, "bc2"}, {3, "bc3"}, {4, "bc4"}, {5, "bc5"}, {6, "i6"}, {8, "i8"}};
     assert_formats((kvant_kv_params){0}, 64, "f16", "f16");
     for (int i = 0; i < 6; i++) {
+        assert_formats((kvant_kv_params){.kv_bits = all[i].bits}, 128, all[i].name, all[i].name);
+        assert_formats((kvant_kv_params){.kv_bits = all[i].bits, .kv_codec = "kvant"}, 80, all[i].name, all[i].name);
+    }
+    assert_formats((kvant_kv_params){.k_bits = 5, .v_bits = 3}, 64, "bc5", "bc3");
+    assert_formats((kvant_kv_params){.k_bits = 8}, 64, "i8", "f16");
+    assert_formats((kvant_kv_params){.kv_bits = 4, .kv_center_off = true}, 64, "bc4.bare", "bc4");
+    assert_formats((kvant_kv_params){.kv = "balanced"}, 64, "bc5", "bc4");
+    assert_formats((kvant_kv_params){.kv = "auto"}, 64, "i8", "i8");
+    assert_formats((kvant_kv_params){.kv = "auto"}, 72, "f16", "f16");
+}
+
+static void a_group_or_mlx_rules_make_bits_affine(void **state) {
+    (void)state;
+    static const int all[] = {2, 3, 4, 6, 8};
+    for (int i = 0; i < 5; i++) {
         char name[32];
         snprintf(name, sizeof name, "affine%d:64", all[i]);
-        assert_formats((kvant_kv_params){.kv_bits = all[i]}, 128, name, name);
+        assert_formats((kvant_kv_params){.kv_bits = all[i], .kv_codec = "affine"}, 128, name, name);
+        assert_formats((kvant_kv_params){.kv_bits = all[i], .compat_mlx = true}, 128, name, name);
     }
     assert_formats((kvant_kv_params){.kv_bits = 4, .kv_group_size = 32}, 64, "affine4:32", "affine4:32");
-    assert_formats((kvant_kv_params){.k_bits = 5, .v_bits = 3}, 64, "affine5:64", "affine3:64");
-    assert_formats((kvant_kv_params){.kv_bits = 4, .k_bits = 8}, 64, "affine8:64", "affine4:64");
-    assert_formats((kvant_kv_params){.k_bits = 8}, 64, "affine8:64", "f16");
-    assert_formats((kvant_kv_params){.kv_bits = 4, .kv_codec = "affine"}, 64, "affine4:64", "affine4:64");
+    assert_formats((kvant_kv_params){.k_bits = 5, .v_bits = 3, .kv_codec = "affine"}, 64, "affine5:64", "affine3:64");
+    assert_formats((kvant_kv_params){.kv_bits = 4, .k_bits = 8, .kv_group_size = 64}, 64, "affine8:64", "affine4:64");
     assert_formats((kvant_kv_params){.kv_codec = "f32"}, 8, "f32", "f32");
     assert_formats((kvant_kv_params){.kv = "affine8/affine4:32"}, 64, "affine8:64", "affine4:32");
 }
@@ -82,8 +99,11 @@ static void contradictions_name_their_fields(void **state) {
     assert_refused((kvant_kv_params){.kv = "affine4", .kv_codec = "affine"}, 64, WORDS("kv", "kv_codec"));
     assert_refused((kvant_kv_params){.kv_codec = "f16", .kv_bits = 4}, 64, WORDS("kv_codec", "f16", "bits"));
     assert_refused((kvant_kv_params){.kv_codec = "affine"}, 64, WORDS("kv_codec", "kv_bits"));
+    assert_refused((kvant_kv_params){.kv_codec = "kvant", .kv_bits = 4, .kv_group_size = 64}, 64, WORDS("kv_group_size", "kvant"));
+    assert_refused((kvant_kv_params){.kv = "bc4/bc4.bare"}, 64, WORDS("bc4.bare", "only K"));
     assert_refused((kvant_kv_params){.kv_codec = "int4"}, 64, WORDS("kv_codec", "int4", "affine", "f16", "f32"));
-    assert_refused((kvant_kv_params){.kv = "q8_0"}, 64, WORDS("q8_0", "affine"));
+    assert_refused((kvant_kv_params){.kv = "q3_0"}, 64, WORDS("q3_0", "affine", "q4_0"));
+    assert_refused((kvant_kv_params){.kv = "q8_0"}, 80, WORDS("q8_0", "head_dim 80", "f16"));
     assert_refused((kvant_kv_params){.quantized_kv_start = 100}, 64, WORDS("quantized_kv_start", "100"));
     assert_refused((kvant_kv_params){.kv_bits = 4, .quantized_kv_start = -1}, 64, WORDS("quantized_kv_start"));
     assert_refused((kvant_kv_params){.max_kv_size = 4}, 64, WORDS("max_kv_size", "4"));
@@ -122,7 +142,8 @@ static void mlx_rules_refuse_5_bits_and_ignore_the_window_with_a_warning(void **
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bits_are_sugar_for_affine),
+        cmocka_unit_test(bits_alone_choose_the_best_format_of_that_size),
+        cmocka_unit_test(a_group_or_mlx_rules_make_bits_affine),
         cmocka_unit_test(bits_outside_the_list_are_refused_with_the_list),
         cmocka_unit_test(contradictions_name_their_fields),
         cmocka_unit_test(a_group_that_does_not_divide_the_head_names_one_that_does),
