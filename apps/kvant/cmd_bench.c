@@ -17,7 +17,7 @@
 #include "options.h"
 #include "report.h"
 
-#define DEFAULT_KV "f16,affine8:64,affine6:64,affine5:64,affine4:64,affine3:64,affine2:64"
+#define DEFAULT_KV "f16,i8,i6,bc5,bc4,bc3,bc2,affine4:64"
 #define MAX_DEPTHS 16
 #define MAX_REPS 99
 #define DECODE_WEIGHT 8 /* of a decoded token in the progress bar, against a prefilled one */

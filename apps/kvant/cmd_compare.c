@@ -239,7 +239,7 @@ int cmd_compare(int argc, char **argv) {
                              "against the first: bytes, bits, KL divergence, top-1 agreement, speed.",
                              flags, n, argc, argv, NULL, 0, NULL);
     if (code) return code < 0 ? 0 : code;
-    if ((code = kv_list_take(&c.list, &m, "f16,affine4:64")) != 0) return code;
+    if ((code = kv_list_take(&c.list, &m, "f16,small")) != 0) return code;
     if (!m.model) return fail_with(2, "compare needs a model: -m MODEL");
     if (!path) return fail_with(2, "compare needs a text: -f FILE");
     c.precision = m.exact ? KVANT_EXACT : KVANT_FAST;

@@ -410,6 +410,7 @@ int cmd_run(int argc, char **argv) {
     int code = options_parse(usage, about, flags, n, argc, argv, rest, 1, &n_rest);
     if (code) return code < 0 ? 0 : code;
     code = options_finish_model(&o.model);
+    options_default_lossless(&o.model);
     if (!code) code = options_need_model(&o.model.model, rest, n_rest);
     if (!code) code = check_flags(&o);
     if (code) return code;

@@ -67,7 +67,19 @@ static int add_names(kv_list *list, const char *names) {
     return 0;
 }
 
-static int add_bits(kv_list *list, const char *bits, int group) {
+/* The name of the format at some bits: affine where a group or MLX's rules were asked for, else Kvant's best. */
+static void name_bits(char *name, size_t size, int bits, int group, bool affine) {
+    char best[KVANT_FORMAT_NAME_MAX];
+    kvant_format f = {KVANT_CODEC_F16, 0, 0, false};
+    if (bits && kvant_format_for_bits(bits, &f) != KVANT_OK) affine = true; /* refused below, by the parser */
+    kvant_format_name(&f, best);
+    if (bits && affine)
+        snprintf(name, size, "affine%d:%d", bits, group);
+    else
+        snprintf(name, size, "%s", best);
+}
+
+static int add_bits(kv_list *list, const char *bits, int group, bool affine) {
     char piece[32], name[64];
     for (const char *at = bits; at;) {
         char *end = piece;
@@ -78,7 +90,7 @@ static int add_bits(kv_list *list, const char *bits, int group) {
             long b = fits ? strtol(piece, &end, 10) : 0;
             if (!fits || end == piece || *end || b < 2 || b > 8 || b == 7)
                 return fail_with(2, "--kv-bits %s: each must be none, 2, 3, 4, 5, 6 or 8", bits);
-            snprintf(name, sizeof name, "affine%ld:%d", b, group);
+            name_bits(name, sizeof name, (int)b, group, affine);
         }
         int code = add_name(list, name);
         if (code) return code;
@@ -87,16 +99,12 @@ static int add_bits(kv_list *list, const char *bits, int group) {
 }
 
 /* K and V apart: --k-bits and --v-bits, the missing one from --kv-bits. */
-static int add_split_bits(kv_list *list, const kvant_kv_params *kv, const char *kv_bits, int group) {
+static int add_split_bits(kv_list *list, const kvant_kv_params *kv, const char *kv_bits, int group, bool affine) {
     int both = kv_bits ? atoi(kv_bits) : 0, bits[2] = {kv->k_bits ? kv->k_bits : both, kv->v_bits ? kv->v_bits : both};
     char name[2][48], pair[100];
     if (kv_bits && strchr(kv_bits, ',')) return fail_with(2, "--k-bits and --v-bits do not go with a list of --kv-bits");
-    for (int i = 0; i < 2; i++) {
-        if (bits[i] == 0)
-            snprintf(name[i], sizeof name[i], "f16");
-        else
-            snprintf(name[i], sizeof name[i], "affine%d:%d", bits[i], group);
-    }
+    for (int i = 0; i < 2; i++)
+        name_bits(name[i], sizeof name[i], bits[i], group, affine);
     snprintf(pair, sizeof pair, "%s/%s", name[0], name[1]);
     return add_name(list, pair);
 }
@@ -106,18 +114,20 @@ static int fill_list(kv_list *list, const kvant_kv_params *typed, const char *kv
                      const char *otherwise) {
     bool by_bits = kv_bits || typed->k_bits || typed->v_bits;
     int group = typed->kv_group_size ? typed->kv_group_size : 64;
+    bool kvant = typed->kv_codec && strcmp(typed->kv_codec, "kvant") == 0;
+    bool affine = typed->kv_group_size || (typed->compat_mlx && !kvant) || (typed->kv_codec && strcmp(typed->kv_codec, "affine") == 0);
     if ((typed->kv != NULL) + (joined != NULL) + by_bits > 1)
         return fail_with(2, "cache formats are given either by name (--kv, or -ctk and -ctv) or by bits, not both");
     if (typed->kv_group_size && !by_bits) return fail_with(2, "--kv-group-size %d without --kv-bits", group);
-    if (typed->kv_codec && strcmp(typed->kv_codec, "affine") != 0) {
-        if (by_bits) return fail_with(2, "--kv-codec %s has no bits to choose; affine has", typed->kv_codec);
+    if (typed->kv_codec && !kvant && strcmp(typed->kv_codec, "affine") != 0) {
+        if (by_bits) return fail_with(2, "--kv-codec %s has no bits to choose; kvant and affine have", typed->kv_codec);
         if (!typed->kv && !joined) return add_names(list, typed->kv_codec);
     }
     if (typed->kv) return add_names(list, typed->kv);
     if (joined) return add_names(list, joined);
     list->default_group = typed->kv_group_size == 0;
-    if (typed->k_bits || typed->v_bits) return add_split_bits(list, typed, kv_bits, group);
-    if (kv_bits) return add_bits(list, kv_bits, group);
+    if (typed->k_bits || typed->v_bits) return add_split_bits(list, typed, kv_bits, group, affine);
+    if (kv_bits) return add_bits(list, kv_bits, group, affine);
     return add_names(list, otherwise);
 }
 

@@ -215,12 +215,14 @@ int options_add_model(option *table, int n, int max, model_options *m) {
         {"--fast", NULL, OPTION_FLAG, &m->fast, 0, 0, NULL,
          "activations rounded to 8 bits a block (the default of run and bench)"},
         {NULL, NULL, OPTION_FLAG, NULL, 0, 0, NULL, "cache"},
-        {"--kv", NULL, OPTION_STRING, &kv->kv, 0, 0, "K[/V]", "formats by name: f16, f32, affine4:64, affine8/affine4 (f16)"},
-        {"--kv-bits", NULL, OPTION_STRING, &m->kv_bits, 0, 0, "N", "bits a value: 2, 3, 4, 5, 6, 8, or none (f16)"},
+        {"--kv-preset", NULL, OPTION_STRING, &m->kv_preset, 0, 0, "NAME", "lossless (8 bits, the default), balanced (5/4), small (4), tiny (3)"},
+        {"--kv-bits", NULL, OPTION_STRING, &m->kv_bits, 0, 0, "N", "bits a value: 2, 3, 4, 5, 6, 8, or none (f16); the best format at these bits"},
         {"--k-bits", NULL, OPTION_INT, &kv->k_bits, 2, 8, "N", "bits of K alone"},
         {"--v-bits", NULL, OPTION_INT, &kv->v_bits, 2, 8, "N", "bits of V alone"},
-        {"--kv-group-size", NULL, OPTION_INT, &kv->kv_group_size, 32, 128, "N", "elements that share a scale: 32, 64, 128 (64)"},
-        {"--kv-codec", NULL, OPTION_STRING, &kv->kv_codec, 0, 0, "NAME", "affine, f16 or f32"},
+        {"--kv", NULL, OPTION_STRING, &kv->kv, 0, 0, "K[/V]", "formats by name: bc5/bc4, i8, f16, affine4:64, q8_0, bc4.bare"},
+        {"--kv-center", NULL, OPTION_STRING, &m->kv_center, 0, 0, "auto|off", "whether keys are stored without their mean (auto)"},
+        {"--kv-group-size", NULL, OPTION_INT, &kv->kv_group_size, 32, 128, "N", "elements that share a scale in affine: 32, 64, 128 (64)"},
+        {"--kv-codec", NULL, OPTION_STRING, &kv->kv_codec, 0, 0, "NAME", "kvant (the best), affine (MLX's format), f16 or f32"},
         {"--cache-type-k", "-ctk", OPTION_STRING, &m->ctk, 0, 0, "NAME", "format of K, also by llama.cpp's names: q8_0, q4_0"},
         {"--cache-type-v", "-ctv", OPTION_STRING, &m->ctv, 0, 0, "NAME", "format of V"},
         {"--quantized-kv-start", NULL, OPTION_INT, &kv->quantized_kv_start, 0, 1 << 27, "N", "quantize from N tokens on (0)"},
@@ -280,8 +282,8 @@ static int finish_bits(model_options *m) {
                                                  : "--k-bits and --v-bits");
         if (!kv->kv_codec)
             kv->kv_codec = "f16";
-        else if (strcmp(kv->kv_codec, "affine") == 0)
-            return fail_with(2, "--kv-codec affine needs bits: --kv-bits 4");
+        else if (strcmp(kv->kv_codec, "affine") == 0 || strcmp(kv->kv_codec, "kvant") == 0)
+            return fail_with(2, "--kv-codec %s needs bits: --kv-bits 4", kv->kv_codec);
         return 0;
     }
     long bits = strtol(m->kv_bits, &end, 10);
@@ -289,6 +291,28 @@ static int finish_bits(model_options *m) {
         return fail_with(2, "--kv-bits %.40s: expected 2, 3, 4, 5, 6, 8 or none", m->kv_bits);
     kv->kv_bits = (int)bits;
     return 0;
+}
+
+static int finish_preset(model_options *m) {
+    kvant_kv_params *kv = &m->load.kv;
+    bool known = false;
+    if (m->kv_center && strcmp(m->kv_center, "auto") != 0 && strcmp(m->kv_center, "off") != 0)
+        return fail_with(2, "--kv-center %.40s: expected auto or off", m->kv_center);
+    kv->kv_center_off = m->kv_center && strcmp(m->kv_center, "off") == 0;
+    if (!m->kv_preset) return 0;
+    for (int i = 0; i < KVANT_PRESETS; i++)
+        known = known || strcmp(m->kv_preset, kvant_preset_at(i)->name) == 0;
+    if (!known) return fail_with(2, "--kv-preset %.40s: expected lossless, balanced, small or tiny", m->kv_preset);
+    if (kv->kv || m->kv_bits || kv->k_bits || kv->v_bits || kv->kv_codec || kv->kv_group_size)
+        return fail_with(2, "--kv-preset %s chooses the formats; leave out the other flags that do", m->kv_preset);
+    kv->kv = m->kv_preset;
+    return 0;
+}
+
+void options_default_lossless(model_options *m) {
+    kvant_kv_params *kv = &m->load.kv;
+    bool nothing = !kv->kv && !kv->kv_bits && !kv->k_bits && !kv->v_bits && !kv->kv_codec && !kv->kv_group_size;
+    if (nothing && !kv->compat_mlx) kv->kv = "auto";
 }
 
 int options_finish_model(model_options *m) {
@@ -300,7 +324,8 @@ int options_finish_model(model_options *m) {
     if (m->exact && m->fast) return fail_with(2, "--exact and --fast exclude each other");
     if (m->kv_bits && kv->k_bits && kv->v_bits)
         return fail_with(2, "--kv-bits has no effect beside --k-bits and --v-bits; leave one of them out");
-    int code = finish_cache_types(m);
+    int code = finish_preset(m);
+    if (!code) code = finish_cache_types(m);
     return code ? code : finish_bits(m);
 }
 

@@ -41,6 +41,7 @@ typedef struct model_options {
     kvant_load_params load; /* threads, prefill step, kv: filled from the flags */
     const char *kv_bits, *ctk,
         *ctv; /* as typed: "--kv-bits none" is f16; -ctk/-ctv take llama.cpp's names of formats that exist */
+    const char *kv_preset, *kv_center;
     int64_t n_context;
     bool exact, fast;
     char kv_pair[64];   /* where -ctk/-ctv are joined */
@@ -52,6 +53,9 @@ typedef struct model_options {
 int options_add_model(option *table, int n, int max, model_options *m);
 /* After parsing: turns what was typed into load parameters (kv_bits none, -ctk/-ctv, isa). 0, or 2 with a sentence on stderr. */
 int options_finish_model(model_options *m);
+
+/* The program's own default where nothing was said of the cache: the lossless preset. After options_finish_model. */
+void options_default_lossless(model_options *m);
 
 /* 0: parsed, the free arguments are argv_rest[0..*n_rest). 2: wrong (said on stderr). -1: help was asked for and printed.
  * usage: "kvant run -m MODEL [-p TEXT]"; about: what the command does, for --help. */

@@ -22,11 +22,14 @@ typedef struct kvant_model kvant_model;
 
 /* The cache settings of mlx-engine, and Kvant's. Given when a model is loaded; every session inherits them. */
 typedef struct kvant_kv_params {
-    const char *kv;          /* a format or a pair "K/V" (kvant.h, formats); NULL: from the fields below */
+    const char *kv;          /* a format, a pair "K/V" or a preset (kvant.h, formats); "auto": lossless, or f16 with a warning where
+                                the model's head_dim does not allow it; NULL: from the fields below */
     int kv_bits;             /* 0: unset. 2, 3, 4, 5, 6, 8 */
     int k_bits, v_bits;      /* 0: kv_bits */
-    int kv_group_size;       /* 0: unset (64). 32, 64, 128. Without bits: KVANT_EINVAL */
-    const char *kv_codec;    /* NULL: the default. "affine", "f16", "f32" */
+    int kv_group_size;       /* 0: unset (64). 32, 64, 128; selects affine. Without bits: KVANT_EINVAL */
+    const char *kv_codec;    /* NULL: the best at these bits ("kvant": block codebooks and integers on centred keys), or affine with
+                                a group size or compat_mlx. "kvant", "affine", "f16", "f32" */
+    bool kv_center_off;      /* keys keep their mean, whatever the format */
     int quantized_kv_start;  /* 0: from the first token */
     int max_kv_size;         /* 0: no window */
     bool compat_mlx;         /* mlx-lm's order and rules (attend first, quantize after the chunk; max_kv_size is ignored with a

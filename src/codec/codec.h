@@ -102,8 +102,6 @@ struct kvant_codec {
 const kvant_codec *kvant_codec_find(kvant_codec_id id);
 /* Kvant's own formats keep the first tokens of a sequence as f16; those of others are stored as their engines store them. */
 bool kvant_format_is_own(const kvant_format *f);
-/* Whether K in this format is centred: not f16, f32, affine or a bare one. */
-bool kvant_format_is_centred(const kvant_format *f);
 /* For codecs that want none. */
 kvant_rotation kvant_rotation_none(const kvant_format *f, kvant_side side, int head_dim);
 /* A part of a checked format. */

@@ -6,7 +6,7 @@
  *   lm2..lm4  one Lloyd-Max codebook (the first stage of TurboQuant, https://arxiv.org/abs/2504.19874), for comparison
  *
  * A part, K or V: the planes of the codes (kernel/kernels.h, level rows), each [64 tokens]; selectors [64]; scales, binary16 [64],
- * times 64 so that small vectors keep all bits. Attention multiplies int8 levels with 16-bit queries and weights in integers:
+ * times 16 so that small vectors keep all bits. Attention multiplies int8 levels with 16-bit queries and weights in integers:
  * nothing is dequantized, and the rounding is far below that of the formats.
  *
  * Not here: the rotation and the mean of the keys (cache/transform.h), the loops (kernel/). */
@@ -19,7 +19,7 @@
 
 #define TOKENS KVANT_PAGE_TOKENS
 #define HALF 16
-#define SCALE_UP 64.0f
+#define SCALE_UP 16.0f
 
 /* Where the arrays of a part begin. */
 typedef struct level_layout {

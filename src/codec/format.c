@@ -6,7 +6,7 @@
 #include "codec/codec.h"
 
 #define KNOWN                                                                                                                     \
-    "bc2, bc3, bc4, bc5, i6, i8; f16, f32; affineB:G with B of 2, 3, 4, 5, 6, 8 and G of 32, 64, 128 (affine4 is affine4:64); "    \
+    "lossless, balanced, small, tiny; bc2, bc3, bc4, bc5, i6, i8; f16, f32; affineB:G with B of 2, 3, 4, 5, 6, 8 and G of 32, 64, 128 (affine4 is affine4:64); "    \
     "q8_0, q5_1, q5_0, q4_1, q4_0; lm2, lm3, lm4; keys not centred with .bare (q4_0.bare)"
 
 /* The number at *text, or -1 when there is none or it is longer than three digits. */
@@ -67,7 +67,20 @@ kvant_status kvant_format_parse(const char *name, kvant_format *out, kvant_error
     return kvant_fail(err, KVANT_EINVAL, "format: found \"%.40s\", expected one of " KNOWN, name);
 }
 
+static const kvant_preset presets[KVANT_PRESETS] = {
+    {"lossless", "i8/i8"}, {"balanced", "bc5/bc4"}, {"small", "bc4/bc4"}, {"tiny", "bc3/bc3"}};
+
+const kvant_preset *kvant_preset_at(int index) { return index >= 0 && index < KVANT_PRESETS ? &presets[index] : NULL; }
+
+kvant_status kvant_format_for_bits(int bits, kvant_format *out) {
+    if (bits < 2 || bits > 8 || bits == 7) return KVANT_EINVAL;
+    *out = (kvant_format){bits > 5 ? KVANT_CODEC_INT : KVANT_CODEC_BOOK, bits, 0, false};
+    return KVANT_OK;
+}
+
 kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_format *v, kvant_error *err) {
+    for (int i = 0; i < KVANT_PRESETS; i++)
+        if (strcmp(name, presets[i].name) == 0) name = presets[i].pair;
     const char *slash = strchr(name, '/');
     if (!slash) {
         kvant_format both;

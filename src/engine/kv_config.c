@@ -46,26 +46,39 @@ static kvant_status check_fields(const kvant_kv_params *p, kvant_error *err) {
 /* The largest group of affine that head_dim allows, so that a default never fails where another group would do. */
 static int default_group(int head_dim) { return head_dim % 64 == 0 ? GROUP_DEFAULT : 32; }
 
-static kvant_format affine_or_f16(int bits, int group) {
-    return bits ? (kvant_format){KVANT_CODEC_AFFINE, bits, group, false} : (kvant_format){KVANT_CODEC_F16, 0, 0, false};
+/* The format of K or V at some bits, 0: f16. */
+static kvant_format format_at(int bits, bool affine, int group) {
+    kvant_format f = {KVANT_CODEC_F16, 0, 0, false};
+    if (bits && affine) return (kvant_format){KVANT_CODEC_AFFINE, bits, group, false};
+    (void)kvant_format_for_bits(bits, &f); /* bits were checked */
+    return f;
 }
 
 static kvant_status resolve_formats(const kvant_kv_params *p, int head_dim, kvant_cache_config *out, kvant_error *err) {
     const char *codec = p->kv_codec;
     int k_bits = p->k_bits ? p->k_bits : p->kv_bits, v_bits = p->v_bits ? p->v_bits : p->kv_bits;
+    if (p->kv && strcmp(p->kv, "auto") == 0) {
+        KVANT_TRY(kvant_format_parse_pair("lossless", &out->k, &out->v, err));
+        if (!head_dim || kvant_format_check(&out->k, head_dim, NULL) == KVANT_OK) return KVANT_OK;
+        kvant_log(KVANT_LOG_WARNING, "the cache is f16: head_dim %d is not a multiple of 16, which formats with fewer bits need", head_dim);
+        return kvant_format_parse_pair("f16", &out->k, &out->v, err);
+    }
     if (p->kv) return kvant_format_parse_pair(p->kv, &out->k, &out->v, err);
     if (codec && (strcmp(codec, "f16") == 0 || strcmp(codec, "f32") == 0)) {
         if (k_bits || v_bits)
-            return kvant_fail(err, KVANT_EINVAL, "kv_codec %s has no bits to choose; leave kv_bits out or give kv_codec affine", codec);
+            return kvant_fail(err, KVANT_EINVAL, "kv_codec %s has no bits to choose; leave kv_bits out or give kv_codec kvant or affine", codec);
         return kvant_format_parse_pair(codec, &out->k, &out->v, err);
     }
-    if (codec && strcmp(codec, "affine") != 0)
-        return kvant_fail(err, KVANT_EINVAL, "kv_codec: found \"%.40s\", expected affine, f16 or f32", codec);
+    bool kvant = codec && strcmp(codec, "kvant") == 0, affine = (codec && !kvant) || p->kv_group_size || (p->compat_mlx && !kvant);
+    if (codec && !kvant && strcmp(codec, "affine") != 0)
+        return kvant_fail(err, KVANT_EINVAL, "kv_codec: found \"%.40s\", expected kvant, affine, f16 or f32", codec);
+    if (kvant && p->kv_group_size)
+        return kvant_fail(err, KVANT_EINVAL, "kv_group_size: found %d, but kv_codec kvant has no groups; affine has", p->kv_group_size);
     if (codec && !k_bits && !v_bits)
-        return kvant_fail(err, KVANT_EINVAL, "kv_codec affine requires kv_bits (2, 3, 4, 5, 6 or 8)");
+        return kvant_fail(err, KVANT_EINVAL, "kv_codec %s requires kv_bits (2, 3, 4, 5, 6 or 8)", codec);
     int group = p->kv_group_size ? p->kv_group_size : head_dim ? default_group(head_dim) : GROUP_DEFAULT;
-    out->k = affine_or_f16(k_bits, group);
-    out->v = affine_or_f16(v_bits, group);
+    out->k = format_at(k_bits, affine, group);
+    out->v = format_at(v_bits, affine, group);
     return KVANT_OK;
 }
 
@@ -73,6 +86,7 @@ kvant_status kvant_kv_config_resolve(const kvant_kv_params *p, int head_dim, kva
     kvant_cache_config c = *out;
     KVANT_TRY(check_fields(p, err));
     KVANT_TRY(resolve_formats(p, head_dim, &c, err));
+    if (p->kv_center_off) c.k.bare = kvant_format_is_centred(&c.k);
     if (head_dim) {
         KVANT_TRY(kvant_format_check(&c.k, head_dim, err));
         KVANT_TRY(kvant_format_check(&c.v, head_dim, err));
@@ -92,12 +106,8 @@ kvant_status kvant_kv_config_resolve(const kvant_kv_params *p, int head_dim, kva
     return KVANT_OK;
 }
 
-static bool centres(const kvant_format *f) {
-    return !f->bare && f->codec != KVANT_CODEC_F16 && f->codec != KVANT_CODEC_F32 && f->codec != KVANT_CODEC_AFFINE;
-}
-
 bool kvant_kv_config_centres(const kvant_cache_config *c) {
     for (int i = 0; c->layer_k && i < c->n_layer; i++)
-        if (centres(&c->layer_k[i])) return true;
-    return c->center_floats || (!c->layer_k && centres(&c->k));
+        if (kvant_format_is_centred(&c->layer_k[i])) return true;
+    return c->center_floats || (!c->layer_k && kvant_format_is_centred(&c->k));
 }

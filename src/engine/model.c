@@ -74,6 +74,7 @@ kvant_status kvant_model_open(const char *path, const kvant_load_params *params,
     kvant_cache_config_default(&m->cache);
     m->prefill_step_size = params->prefill_step_size ? params->prefill_step_size : PREFILL_STEP_DEFAULT;
     m->compat_mlx = params->kv.compat_mlx;
+    m->kv_center_off = params->kv.kv_center_off;
     kvant_status st = kvant_context_create(params->n_threads, params->isa, &m->ctx, err);
     if (st == KVANT_OK) st = kvant_gguf_open(path, NULL, &m->file, err);
     if (st == KVANT_OK) {

@@ -20,7 +20,7 @@ struct kvant_model {
     kvant_cache_config cache;      /* what sessions inherit */
     kvant_calibration *calibration; /* NULL until a session needs it */
     int prefill_step_size;
-    bool compat_mlx;
+    bool compat_mlx, kv_center_off;
     char *name, *path;
 };
 

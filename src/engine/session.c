@@ -23,7 +23,10 @@ void kvant_session_params_default(kvant_session_params *p) { *p = (kvant_session
 
 static kvant_status create_cache(kvant_session *s, const char *kv, kvant_error *err) {
     kvant_cache_config c = s->model->cache;
-    if (kv) KVANT_TRY(kvant_format_parse_pair(kv, &c.k, &c.v, err));
+    if (kv) {
+        KVANT_TRY(kvant_format_parse_pair(kv, &c.k, &c.v, err));
+        if (s->model->kv_center_off) c.k.bare = kvant_format_is_centred(&c.k) || c.k.bare;
+    }
     if (kvant_kv_config_centres(&c)) KVANT_TRY(kvant_model_need_calibration(s->model, err));
     c.calibration = s->model->calibration;
     bool quantizes = c.k.codec != KVANT_CODEC_F16 || c.v.codec != KVANT_CODEC_F16;
