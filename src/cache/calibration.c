@@ -19,6 +19,18 @@ static kvant_status check_range(const char *field, int found, int min, int max, 
     return kvant_fail(err, KVANT_EINVAL, "calibration: %s: found %d, expected %d to %d", field, found, min, max);
 }
 
+static kvant_status check_rope(const kvant_rope_config *r, int head_dim, kvant_error *err) {
+    KVANT_TRY(check_range("n_rot", r->n_rot, 0, head_dim, err));
+    if (r->n_rot % 2) return kvant_fail(err, KVANT_EINVAL, "calibration: n_rot: found %d, expected an even number", r->n_rot);
+    if (!(r->magnitude > 0.0f) || !isfinite(r->magnitude))
+        return kvant_fail(err, KVANT_EINVAL, "calibration: magnitude: found %g, expected more than 0", (double)r->magnitude);
+    if (r->n_rot > 0 && !r->frequency) return kvant_fail(err, KVANT_EINVAL, "calibration: frequency: found NULL, expected %d", r->n_rot / 2);
+    for (int i = 0; i < r->n_rot / 2; i++)
+        if (!isfinite(r->frequency[i]))
+            return kvant_fail(err, KVANT_EINVAL, "calibration: frequency: pair %d: found %g, expected a finite number", i, r->frequency[i]);
+    return KVANT_OK;
+}
+
 static kvant_status check_config(const kvant_calibration_config *c, kvant_error *err) {
     KVANT_TRY(check_range("n_layer", c->n_layer, 1, 4096, err));
     KVANT_TRY(check_range("n_kv_head", c->n_kv_head, 1, 4096, err));
@@ -27,11 +39,9 @@ static kvant_status check_config(const kvant_calibration_config *c, kvant_error 
     if (c->n_head % c->n_kv_head != 0)
         return kvant_fail(err, KVANT_EINVAL, "calibration: n_head: found %d, expected a multiple of n_kv_head, %d", c->n_head, c->n_kv_head);
     KVANT_TRY(check_range("n_rope", c->n_rope, 0, KVANT_CALIBRATION_ROPES, err));
-    for (int r = 0; r < c->n_rope; r++) {
-        KVANT_TRY(check_range("n_rot", c->ropes[r].n_rot, 0, c->head_dim, err));
-        if (c->ropes[r].n_rot % 2) return kvant_fail(err, KVANT_EINVAL, "calibration: n_rot: found %d, expected an even number", c->ropes[r].n_rot);
-        if (!(c->ropes[r].magnitude > 0.0f)) return kvant_fail(err, KVANT_EINVAL, "calibration: magnitude: found %g, expected more than 0", (double)c->ropes[r].magnitude);
-    }
+    if (c->n_rope > 0 && !c->ropes) return kvant_fail(err, KVANT_EINVAL, "calibration: ropes: found NULL, expected %d of them", c->n_rope);
+    for (int r = 0; r < c->n_rope; r++)
+        KVANT_TRY(check_rope(&c->ropes[r], c->head_dim, err));
     for (int i = 0; i < c->n_layer; i++)
         KVANT_TRY(check_range("layer_rope", c->layer_rope ? c->layer_rope[i] : c->n_rope ? 0 : -1, -1, c->n_rope - 1, err));
     return KVANT_OK;
@@ -193,6 +203,17 @@ kvant_status kvant_calibration_get(const kvant_calibration *c, int layer, int kv
     *mean = c->mean + at;
     *scale = c->scale + at;
     return KVANT_OK;
+}
+
+double kvant_calibration_mean_share(const kvant_calibration *c, int layer, int kv_head) {
+    if (!c->finished || layer < 0 || layer >= c->n_layer || kv_head < 0 || kv_head >= c->n_kv_head) return -1;
+    size_t at = ((size_t)layer * (size_t)c->n_kv_head + (size_t)kv_head) * (size_t)c->head_dim;
+    double mean = 0, all = 0;
+    for (size_t i = at; i < at + (size_t)c->head_dim; i++) {
+        mean += (double)c->mean[i] * (double)c->mean[i] * (double)c->n_token[layer];
+        all += c->key_energy[i];
+    }
+    return !(all > 0) ? -1 : mean < all ? mean / all : 1;
 }
 
 int kvant_calibration_ropes(const kvant_calibration *c) { return c->n_rope; }
