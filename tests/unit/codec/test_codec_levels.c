@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* test_codec_levels.c: Kvant's own formats lose what the theory of their codebooks says, at every head_dim; bytes do not depend on the
- * kernels; slots do not touch each other; nothing hostile leaves a number that is not finite; scores and mixes are those of the
- * decoded vectors. */
+/* test_codec_levels.c: Kvant's own formats lose what the theory of their codebooks says, at every head_dim; bytes do not depend
+ * on the kernels; slots do not touch each other; nothing hostile leaves a number that is not finite; scores and mixes are those
+ * of the decoded vectors. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -36,11 +36,11 @@ static float random_normal(void) {
 }
 
 /* The signal over the noise of unit Gaussian vectors of 128 elements, in dB.
- * promised: rate-distortion measurements of these designs (16 books in blocks of 16 at 2 bits, of 32 above; one Lloyd-Max book with a
- *   scale a vector, TurboQuant's first stage) that were made apart from this code, before it; 0: none, of bc5, i6 and i8.
- * committed: what the trained tables give, as src/codec/codebooks.c states beside them; of i6 and i8, whose scale is the largest of
- *   128 magnitudes, what the same rounding in float64 gives over 200,000 vectors of numpy's generator.
- * bits: of one element, all counted. */
+ * promised: rate-distortion measurements of these designs (16 books in blocks of 16 at 2 bits, of 32 above; one Lloyd-Max book
+ * with a scale a vector, TurboQuant's first stage) that were made apart from this code, before it; 0: none, of bc5, i6 and i8.
+ * committed: what the trained tables give, as src/codec/codebooks.c states beside them; of i6 and i8, whose scale is the largest
+ * of 128 magnitudes, what the same rounding in float64 gives over 200,000 vectors of numpy's generator. bits: of one element, all
+ * counted. */
 static const struct {
     const char *name;
     double promised, committed, bits;
@@ -100,15 +100,16 @@ static void the_noise_of_gaussian_vectors_is_the_published_one(void **state) {
     for (size_t i = 0; i < N_FORMAT; i++) {
         double mse = relative_mse(formats[i].name, 128, 8192), committed = mse / pow(10, -formats[i].committed / 10);
         double promised = formats[i].promised > 0 ? mse / pow(10, -formats[i].promised / 10) : 1;
-        print_message("%s: %.2f dB; the noise is %.4f of the committed, %.4f of the promised\n", formats[i].name, -10 * log10(mse),
-                      committed, promised);
+        print_message("%s: %.2f dB; the noise is %.4f of the committed, %.4f of the promised\n", formats[i].name,
+                      -10 * log10(mse), committed, promised);
         n_wrong += !(promised < 1.01);
         n_wrong += !(fabs(committed - 1) < 0.01);
     }
     assert_int_equal(n_wrong, 0);
 }
 
-/* Other lengths: within a tenth of the noise at 128 for books (the scale follows the rms); integers follow the largest element. */
+/* Other lengths: within a tenth of the noise at 128 for books (the scale follows the rms); integers follow the largest element.
+ */
 static void the_noise_hardly_depends_on_head_dim(void **state) {
     (void)state;
     int n_wrong = 0;
@@ -154,7 +155,8 @@ static void vectors_of_all_sizes_lose_alike(void **state) {
                     noise += (x[e] - y[e]) * (x[e] - y[e]);
                 noise = ldexp(noise, -2 * sign * power);
                 if (power == 0) first = noise;
-                if (!(noise < 1.05 * first)) fail_msg("%s at 2^%d: noise %g, at 1 %g", formats[i].name, sign * power, noise, first);
+                if (!(noise < 1.05 * first))
+                    fail_msg("%s at 2^%d: noise %g, at 1 %g", formats[i].name, sign * power, noise, first);
             }
         drop(&f);
     }
@@ -266,8 +268,14 @@ typedef struct columns {
 
 static columns make_columns(int n, int d, const kvant_kernels *k) {
     size_t rows = (size_t)n, cells = rows * (size_t)d;
-    columns c = {n, d, kvant_alloc_aligned(cells, 4), kvant_alloc_aligned(rows, 4), kvant_alloc_aligned(rows * TOKENS, 4),
-                 kvant_alloc_aligned(rows * TOKENS, 4), kvant_alloc_aligned(cells, 4), kvant_alloc_aligned(cells, 2)};
+    columns c = {n,
+                 d,
+                 kvant_alloc_aligned(cells, 4),
+                 kvant_alloc_aligned(rows, 4),
+                 kvant_alloc_aligned(rows * TOKENS, 4),
+                 kvant_alloc_aligned(rows * TOKENS, 4),
+                 kvant_alloc_aligned(cells, 4),
+                 kvant_alloc_aligned(cells, 2)};
     for (size_t i = 0; i < cells; i++)
         c.x[i] = random_normal();
     for (size_t i = 0; i < rows; i++)
@@ -289,7 +297,8 @@ static void drop_columns(columns *c) {
 /* Columns [first, first + n). */
 static void score(const fixture *f, columns *c, int first, int n, float *scores, const kvant_kernels *k) {
     size_t at = (size_t)first * (size_t)c->d;
-    kvant_query q = {.n = n, .head_dim = c->d, .x = c->x + at, .form = KVANT_QUERY_Q16, .q16 = c->q16 + at, .q16_scale = c->scale + first};
+    kvant_query q = {
+        .n = n, .head_dim = c->d, .x = c->x + at, .form = KVANT_QUERY_Q16, .q16 = c->q16 + at, .q16_scale = c->scale + first};
     kvant_codec_scratch s = f->scratch;
     f->part.codec->score(&f->part, f->bytes, &q, scores, k, &s);
 }
