@@ -42,6 +42,9 @@ typedef struct kvant_load_params {
     bool vocab_only;         /* no weights are read: tokenizing only; also for files without weights */
     int prefill_step_size;   /* tokens a prefill chunk, 0: 512 */
     kvant_kv_params kv;
+    const char *cache_dir;        /* the folder where calibrations are kept and found again, made where it is missing; NULL: none */
+    const char *calibration_file; /* one of the user's own (kvant_model_calibrate): of another model or damaged, it is refused, even
+                                     where no format needs it; NULL: found in cache_dir, or made from a built-in text */
 } kvant_load_params;
 
 void kvant_load_params_default(kvant_load_params *p);
@@ -58,6 +61,9 @@ typedef struct kvant_model_info {
     size_t weight_bytes, file_bytes;
     kvant_format k, v;           /* the formats really used */
     double kv_bits_total;        /* per stored element, K and V together */
+    const char *calibration;     /* NULL: none was needed yet. What it was made from, its tokens, its file: "built-in text, 571 tokens,
+                                    /home/me/.cache/kvant/….kvcalib"; until kvant_model_calibrate. A session may make the first one */
+    const char *calibration_file; /* NULL: none, or not kept */
     int n_threads;
     kvant_isa isa;
 } kvant_model_info;
@@ -65,6 +71,17 @@ void kvant_model_get_info(const kvant_model *m, kvant_model_info *out);
 /* Bytes of cache that n_tokens of one session take with the model's settings, or with other formats (kv as in kvant_kv_params). */
 size_t kvant_model_cache_bytes(const kvant_model *m, int64_t n_tokens);
 kvant_status kvant_model_cache_bytes_for(const kvant_model *m, const char *kv, int64_t n_tokens, size_t *out, kvant_error *err);
+
+/* A model whose keys are stored without their mean needs a calibration (kvant.h). It is found in cache_dir or made, in a few seconds,
+ * when the model is opened, or by the first session that needs it; a folder that cannot be written costs the same seconds the next
+ * time and a warning, a damaged file is made again.
+ * kvant_model_calibrate makes one from n tokens of any text, which sessions use from now on. ids NULL: the built-in text, its first n
+ * tokens, 0: all. path: the file it is written to, for calibration_file. NULL: cache_dir, where the next load finds it; the whole
+ * built-in text there takes the place of any other. Existing sessions keep what they have.
+ * KVANT_EINVAL: too few tokens, more than the model's context, or no weights; KVANT_EIO: it could not be written; nothing was changed. */
+kvant_status kvant_model_calibrate(kvant_model *m, const int32_t *ids, int n, const char *path, kvant_error *err);
+/* NULL: none was needed yet. Owned by the model, until kvant_model_calibrate. */
+const kvant_calibration *kvant_model_calibration(const kvant_model *m);
 
 /* ---- what is in a file, for people (kvant inspect) ---- */
 

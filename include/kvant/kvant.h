@@ -161,6 +161,9 @@ kvant_status kvant_calibration_finish(kvant_calibration *c, kvant_error *err);
 int64_t kvant_calibration_tokens(const kvant_calibration *c);
 /* mean [head_dim] before RoPE and scale [head_dim] of one KV head of a finished calibration, borrowed. */
 kvant_status kvant_calibration_get(const kvant_calibration *c, int layer, int kv_head, const float **mean, const float **scale);
+/* Which part of the energy of a KV head's keys is their mean's, 0 to 1: how much centring can spare. A negative number where it is
+ * not known: the calibration was read from bytes, or is not finished. */
+double kvant_calibration_mean_share(const kvant_calibration *c, int layer, int kv_head);
 /* A finished calibration as bytes (docs/FORMAT.md), with the fingerprint of its model; *bytes is freed with
  * kvant_calibration_bytes_free. */
 #define KVANT_FINGERPRINT_BYTES 16

@@ -21,6 +21,17 @@ void kvant_map_close(kvant_map *m);
 /* Tells the system that these bytes will not be read again soon, so that their pages do not count as resident. */
 void kvant_map_drop(const kvant_map *m, size_t offset, size_t size);
 
+/* A whole file in memory, at most max bytes; *bytes is freed with kvant_free (never NULL, also of an empty file).
+ * KVANT_EIO: it is not there, is not a regular file, or cannot be read; KVANT_EFORMAT: it is longer than max. */
+kvant_status kvant_os_read_file(const char *path, size_t max, uint8_t **bytes, size_t *size, kvant_error *err);
+/* Writes a file such that others see the old one or the new one, whole, whatever happens: into a new file beside it, to the disk,
+ * then renamed. KVANT_EIO with the reason; nothing was changed. A path that names something else than a file is refused. */
+kvant_status kvant_os_write_file(const char *path, const void *bytes, size_t size, kvant_error *err);
+/* A folder with those above it, for this user alone; it may be there already. */
+kvant_status kvant_os_make_folder(const char *path, kvant_error *err);
+/* Whether a file was there and is gone now. */
+bool kvant_os_remove_file(const char *path);
+
 /* Seconds from an arbitrary start; never goes back. */
 double kvant_clock_seconds(void);
 /* The number of physical cores this process may run on, at least 1. */

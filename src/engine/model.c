@@ -51,7 +51,9 @@ static kvant_status load_decoder(kvant_model *m, const kvant_load_params *p, kva
     m->cache.n_kv_head = m->info.n_kv_head;
     m->cache.head_dim = m->info.head_dim;
     m->cache.layer_window = m->info.layer_window;
-    return kvant_workspace_create(m->decoder, m->prefill_step_size, &m->workspace, err);
+    KVANT_TRY(kvant_workspace_create(m->decoder, m->prefill_step_size, &m->workspace, err));
+    if (p->calibration_file) return kvant_model_load_calibration(m, p->calibration_file, err);
+    return kvant_kv_config_centres(&m->cache) ? kvant_model_need_calibration(m, err) : KVANT_OK;
 }
 
 /* general.name, or the file's own name. */
@@ -80,7 +82,8 @@ kvant_status kvant_model_open(const char *path, const kvant_load_params *params,
     if (st == KVANT_OK) {
         m->path = kvant_strdup(path);
         m->name = model_name(m->file, path);
-        if (!m->path || !m->name) st = kvant_fail(err, KVANT_ENOMEM, "%s: out of memory", path);
+        m->cache_dir = params->cache_dir ? kvant_strdup(params->cache_dir) : NULL;
+        if (!m->path || !m->name || (params->cache_dir && !m->cache_dir)) st = kvant_fail(err, KVANT_ENOMEM, "%s: out of memory", path);
     }
     if (st == KVANT_OK) st = load_tokenizer(m, params->vocab_only, err);
     if (st == KVANT_OK && !params->vocab_only) st = load_decoder(m, params, err);
@@ -95,6 +98,9 @@ kvant_status kvant_model_open(const char *path, const kvant_load_params *params,
 void kvant_model_close(kvant_model *m) {
     if (!m) return;
     kvant_calibration_destroy(m->calibration);
+    kvant_free(m->calibration_name);
+    kvant_free(m->calibration_file);
+    kvant_free(m->cache_dir);
     kvant_workspace_destroy(m->workspace);
     kvant_decoder_destroy(m->decoder);
     kvant_tokenizer_destroy(m->tokenizer);
@@ -113,7 +119,8 @@ void kvant_model_get_info(const kvant_model *m, kvant_model_info *out) {
         .n_vocab = m->decoder ? d->n_vocab : kvant_tokenizer_n_token(m->tokenizer), .layer_window = d->layer_window,
         .n_context_train = d->n_context, .n_parameters = d->n_parameters, .weight_bytes = d->weight_bytes,
         .file_bytes = m->file->map.size, .k = m->cache.k, .v = m->cache.v, .n_threads = kvant_context_threads(m->ctx),
-        .isa = kvant_context_isa(m->ctx)};
+        .isa = kvant_context_isa(m->ctx), .calibration = m->calibration_name,
+        .calibration_file = m->calibration_file};
     if (m->decoder)
         out->kv_bits_total = (kvant_format_bits(&out->k, d->head_dim) + kvant_format_bits(&out->v, d->head_dim)) / 2;
 }

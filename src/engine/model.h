@@ -18,7 +18,9 @@ struct kvant_model {
     kvant_workspace *workspace;    /* scratch of a step, shared by all sessions of the model */
     kvant_decoder_info info;
     kvant_cache_config cache;      /* what sessions inherit */
-    kvant_calibration *calibration; /* NULL until a session needs it */
+    kvant_calibration *calibration; /* NULL until one is needed */
+    char *calibration_name, *calibration_file; /* what people are told of it; the file NULL: not kept */
+    char *cache_dir;               /* NULL: nothing is kept */
     int prefill_step_size;
     bool compat_mlx, kv_center_off;
     char *name, *path;
@@ -27,7 +29,9 @@ struct kvant_model {
 /* KVANT_OK, or the sentence that says why the model has no tokenizer. */
 kvant_status kvant_model_require_tokenizer(const kvant_model *m, kvant_error *err);
 
-/* Makes the model's calibration unless it is there (calibrate.c). */
+/* Finds or makes the model's calibration unless it is there (calibrate.c). */
 kvant_status kvant_model_need_calibration(kvant_model *m, kvant_error *err);
+/* Takes it from a file of the user's. KVANT_EIO, KVANT_EFORMAT; KVANT_EINVAL: of another model. */
+kvant_status kvant_model_load_calibration(kvant_model *m, const char *path, kvant_error *err);
 
 #endif

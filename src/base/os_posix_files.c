@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+/* os_posix_files.c: small files read and written whole, on Linux and other POSIX systems. Large ones are mapped (os_posix.c). */
+#define _GNU_SOURCE
+#include "base/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+
+#define PATH_ROOM 4096
+#define NAMES_TRIED 100
+
+/* ---- reading ---- */
+
+static kvant_status read_all(int fd, const char *path, size_t max, uint8_t **bytes, size_t *size, kvant_error *err) {
+    struct stat st;
+    if (fstat(fd, &st) != 0) return kvant_fail(err, KVANT_EIO, "%s: cannot be examined: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return kvant_fail(err, KVANT_EIO, "%s: is %s, expected a regular file", path, S_ISDIR(st.st_mode) ? "a folder" : "not a regular file");
+    if ((uint64_t)st.st_size > max)
+        return kvant_fail(err, KVANT_EFORMAT, "%s: has %lld bytes, expected at most %zu", path, (long long)st.st_size, max);
+    size_t wanted = (size_t)st.st_size, got = 0;
+    uint8_t *out = kvant_alloc(wanted + 1, 1);
+    if (!out) return kvant_fail(err, KVANT_ENOMEM, "%s: out of memory", path);
+    while (got < wanted) {
+        ssize_t n = read(fd, out + got, wanted - got);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            int saved = errno;
+            kvant_free(out);
+            return kvant_fail(err, KVANT_EIO, "%s: cannot be read: %s", path, strerror(saved));
+        }
+        if (n == 0) break; /* cut short by someone else meanwhile */
+        got += (size_t)n;
+    }
+    *bytes = out;
+    *size = got;
+    return KVANT_OK;
+}
+
+kvant_status kvant_os_read_file(const char *path, size_t max, uint8_t **bytes, size_t *size, kvant_error *err) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* opening a pipe waits for nobody */
+    if (fd < 0) return kvant_fail(err, KVANT_EIO, "%s: cannot be opened: %s", path, strerror(errno));
+    kvant_status st = read_all(fd, path, max, bytes, size, err);
+    close(fd);
+    return st;
+}
+
+/* ---- writing ---- */
+
+/* A new file beside `path`, whose name goes to `name`; -1 with errno. */
+static int create_beside(const char *path, char name[PATH_ROOM]) {
+    for (int i = 0; i < NAMES_TRIED; i++) {
+        int n = snprintf(name, PATH_ROOM, "%s.%ld-%d.tmp", path, (long)getpid(), i);
+        if (n < 0 || n >= PATH_ROOM) {
+            errno = ENAMETOOLONG;
+            return -1;
+        }
+        int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd >= 0 || errno != EEXIST) return fd;
+    }
+    return -1;
+}
+
+static bool write_all(int fd, const uint8_t *p, size_t size) {
+    while (size > 0) {
+        ssize_t n = write(fd, p, size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return false;
+        p += n;
+        size -= (size_t)n;
+    }
+    return fsync(fd) == 0;
+}
+
+kvant_status kvant_os_write_file(const char *path, const void *bytes, size_t size, kvant_error *err) {
+    char name[PATH_ROOM];
+    struct stat st;
+    /* Renaming would put a file in the place of a device. */
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return kvant_fail(err, KVANT_EIO, "%s: is %s, expected a regular file", path, S_ISDIR(st.st_mode) ? "a folder" : "not a regular file");
+    int fd = create_beside(path, name);
+    if (fd < 0) return kvant_fail(err, KVANT_EIO, "%s: cannot be written: %s", path, strerror(errno));
+    bool written = write_all(fd, bytes, size);
+    int saved = errno;
+    if (close(fd) != 0 && written) {
+        written = false;
+        saved = errno;
+    }
+    if (written && rename(name, path) == 0) return KVANT_OK;
+    if (written) saved = errno;
+    unlink(name);
+    return kvant_fail(err, KVANT_EIO, "%s: cannot be written: %s", path, strerror(saved));
+}
+
+/* ---- folders ---- */
+
+kvant_status kvant_os_make_folder(const char *path, kvant_error *err) {
+    char name[PATH_ROOM];
+    size_t size = strlen(path);
+    if (size == 0 || size >= sizeof name) return kvant_fail(err, KVANT_EIO, "%.100s: is no name of a folder", path);
+    memcpy(name, path, size + 1);
+    int reason = 0;
+    for (size_t i = 1; i <= size; i++) {
+        if (path[i] != '/' && path[i] != '\0') continue;
+        name[i] = '\0';
+        reason = mkdir(name, 0700) == 0 ? 0 : errno;
+        name[i] = path[i];
+    }
+    /* One above may be there and closed to writers: only the last one counts. */
+    struct stat st;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) return KVANT_OK;
+    return kvant_fail(err, KVANT_EIO, "%s: the folder cannot be made: %s", path, strerror(reason ? reason : ENOTDIR));
+}
+
+bool kvant_os_remove_file(const char *path) { return unlink(path) == 0; }
