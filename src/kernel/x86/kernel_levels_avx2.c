@@ -117,8 +117,13 @@ AVX2_INLINE __m256i levels_of_pair(const kvant_level_rows *r, planes p, int firs
 
 /* Rows whose blocks have books. A byte of selectors is for two pairs of halves, or for one where each half has its book. */
 AVX2_INLINE void rows_with_books(int8_t *levels, const kvant_level_rows *rows, int bits, int change) {
-    const kvant_level_rows r = *rows; /* stores of levels cannot change it, which a compiler sees only here */
-    const int n_pair = r.d / (2 * HALF), pairs_a_byte = change == BOOK_A_PAIR ? 2 : 1;
+    kvant_level_rows r = *rows; /* stores of levels cannot change it, which a compiler sees only here */
+    const int pairs_a_byte = change == BOOK_A_PAIR ? 2 : 1;
+    if (r.d % (2 * HALF * pairs_a_byte) == 0) { /* rows end with their bytes of selectors: one long row */
+        r.d *= r.n;
+        r.n = 1;
+    }
+    const int n_pair = r.d / (2 * HALF);
     const bool has_half = r.d % (2 * HALF) != 0;
     const uint8_t *selectors = r.selectors;
     size_t half = 0;
@@ -126,9 +131,15 @@ AVX2_INLINE void rows_with_books(int8_t *levels, const kvant_level_rows *rows, i
         int p = 0;
         for (; p + pairs_a_byte <= n_pair; p += pairs_a_byte, selectors++) {
             int first = *selectors & 15, second = *selectors >> 4;
-            for (int i = 0; i < pairs_a_byte; i++, half += 2, levels += 2 * HALF)
-                _mm256_storeu_si256((__m256i *)levels,
-                                    levels_of_pair(&r, load_pair(&r, half, bits), i ? second : first, second, bits, change));
+            __m256i pair = levels_of_pair(&r, load_pair(&r, half, bits), first, second, bits, change);
+            _mm256_storeu_si256((__m256i *)levels, pair);
+            half += 2;
+            levels += 2 * HALF;
+            if (change == BOOK_A_HALF) continue;
+            pair = levels_of_pair(&r, load_pair(&r, half, bits), second, second, bits, change);
+            _mm256_storeu_si256((__m256i *)levels, pair);
+            half += 2;
+            levels += 2 * HALF;
         }
         if (p == n_pair && !has_half) continue;
         int first = *selectors & 15, last = p < n_pair ? *selectors >> 4 : first;
@@ -181,7 +192,6 @@ AVX2 static void avx2_levels6(int8_t *levels, const kvant_level_rows *r) { rows_
 
 #define LANES 16        /* rows or elements at a time: two registers of sums */
 #define MAX_COLUMNS 6   /* 12 sums, 2 registers of pairs and one of x: 15 of 16 registers */
-#define FEW_COLUMNS 8   /* up to here rows are multiplied as they lie */
 
 /* 16 levels in 16 bits. */
 AVX2_INLINE __m256i load_levels(const int8_t *p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)); }
@@ -220,9 +230,9 @@ AVX2_INLINE void sum_pairs(__m256i sum[MAX_COLUMNS][2], const __m256i *pairs, co
 /* ---- weights times levels ---- */
 
 /* 16 elements from element `at` on, for `columns` vectors of weights from vector c on. */
-AVX2_INLINE void mix_columns(const kvant_mix_levels *p, const __m256i *pairs, size_t at, int c, int columns) {
+AVX2_INLINE void mix_columns(const kvant_mix_levels *p, size_t at, int c, int columns) {
     __m256i sum[MAX_COLUMNS][2];
-    sum_pairs(sum, pairs, p->levels + at, (size_t)p->d, p->w + (size_t)c * ROWS, ROWS, ROWS / 2, columns);
+    sum_pairs(sum, NULL, p->levels + at, (size_t)p->d, p->w + (size_t)c * ROWS, ROWS, ROWS / 2, columns);
     UNROLL for (int i = 0; i < columns; i++) {
         float *acc = p->acc + (size_t)(c + i) * p->acc_stride + at;
         __m256 scale = _mm256_broadcast_ss(p->w_scale + c + i);
@@ -233,40 +243,24 @@ AVX2_INLINE void mix_columns(const kvant_mix_levels *p, const __m256i *pairs, si
     }
 }
 
-AVX2_INLINE void mix_rest(const kvant_mix_levels *p, const __m256i *pairs, size_t at, int c) {
-    switch (p->n - c) {
-    case 6: mix_columns(p, pairs, at, c, 6); break;
-    case 5: mix_columns(p, pairs, at, c, 5); break;
-    case 4: mix_columns(p, pairs, at, c, 4); break;
-    case 3: mix_columns(p, pairs, at, c, 3); break;
-    case 2: mix_columns(p, pairs, at, c, 2); break;
-    case 1: mix_columns(p, pairs, at, c, 1); break;
-    default: break;
-    }
-}
-
-AVX2 static void mix_few(const kvant_mix_levels *p) {
-    for (size_t at = 0; at < (size_t)p->d; at += LANES)
-        mix_rest(p, NULL, at, 0);
-}
-
-AVX2 static void mix_many(const kvant_mix_levels *p) {
-    __m256i pairs[ROWS];
+/* Interleaving again for each group of vectors costs less than keeping the pairs. */
+AVX2 static void avx2_mix_levels(const kvant_mix_levels *p) {
     for (size_t at = 0; at < (size_t)p->d; at += LANES) {
-        for (size_t r = 0; r < ROWS; r += 2)
-            interleave(pairs + r, p->levels + r * (size_t)p->d + at, p->levels + (r + 1) * (size_t)p->d + at);
         int c = 0;
-        for (; c + MAX_COLUMNS <= p->n; c += MAX_COLUMNS)
-            mix_columns(p, pairs, at, c, MAX_COLUMNS);
-        mix_rest(p, pairs, at, c);
+        for (; c + 10 <= p->n; c += 6)
+            mix_columns(p, at, c, 6);
+        for (; c + 7 <= p->n; c += 4)
+            mix_columns(p, at, c, 4);
+        switch (p->n - c) {
+        case 6: mix_columns(p, at, c, 6); break;
+        case 5: mix_columns(p, at, c, 5); break;
+        case 4: mix_columns(p, at, c, 4); break;
+        case 3: mix_columns(p, at, c, 3); break;
+        case 2: mix_columns(p, at, c, 2); break;
+        case 1: mix_columns(p, at, c, 1); break;
+        default: break;
+        }
     }
-}
-
-static void avx2_mix_levels(const kvant_mix_levels *p) {
-    if (p->n <= MAX_COLUMNS)
-        mix_few(p);
-    else
-        mix_many(p);
 }
 
 /* ---- levels times queries ---- */
@@ -279,7 +273,7 @@ AVX2_INLINE __m256i add_lanes_of_8(const __m256i v[8]) {
     UNROLL for (int i = 0; i < 2; i++)
         four[i] = _mm256_add_epi32(_mm256_unpacklo_epi64(two[2 * i], two[2 * i + 1]),
                                    _mm256_unpackhi_epi64(two[2 * i], two[2 * i + 1]));
-    return _mm256_add_epi32(_mm256_permute2x128_si256(four[0], four[1], 0x20), _mm256_permute2x128_si256(four[0], four[1], 0x31));
+    return _mm256_add_epi32(_mm256_blend_epi32(four[0], four[1], 0xF0), _mm256_permute2x128_si256(four[0], four[1], 0x21));
 }
 
 AVX2_INLINE void store_scores(const kvant_score_levels *p, int c, int r, __m256i sum) {
@@ -287,22 +281,24 @@ AVX2_INLINE void store_scores(const kvant_score_levels *p, int c, int r, __m256i
     _mm256_storeu_ps(p->scores + (size_t)c * ROWS + r, _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale));
 }
 
-/* Scores of 8 rows, `rows` at a time, with `columns` queries from query c on. Registers hold rows * columns <= 12 sums. */
+#define SCORE_COLUMNS 5
+
+/* Scores of 8 rows, `rows` at a time, with `columns` queries from query c on: rows * columns sums in registers, at most 10. */
 AVX2_INLINE void score_8_rows(const kvant_score_levels *p, int r, int c, int rows, int columns) {
     const size_t d = (size_t)p->d;
     const int16_t *q = p->q + (size_t)c * d;
-    __m256i v[4][8]; /* [column][row] */
-    UNROLL for (int first = 0; first < 8; first += rows) {
+    __m256i v[SCORE_COLUMNS][8]; /* [column][row] */
+    for (int first = 0; first < 8; first += rows) {
         const int8_t *levels = p->levels + (size_t)(r + first) * d;
-        __m256i sum[4][8];
+        __m256i sum[SCORE_COLUMNS][8];
         UNROLL for (int j = 0; j < columns; j++)
             UNROLL for (int i = 0; i < rows; i++) sum[j][i] = _mm256_setzero_si256();
         for (size_t k = 0; k < d; k += HALF) {
             __m256i level[8];
-            UNROLL for (int i = 0; i < rows; i++)
-                level[i] = load_levels(levels + (size_t)i * d + k);
+            UNROLL for (int i = 0; i < rows; i++) level[i] = load_levels(levels + (size_t)i * d + k);
             UNROLL for (int j = 0; j < columns; j++) {
                 __m256i x = _mm256_loadu_si256((const __m256i *)(q + (size_t)j * d + k));
+                IN_THIS_ORDER(x); /* one load for all rows */
                 UNROLL for (int i = 0; i < rows; i++) {
                     sum[j][i] = _mm256_add_epi32(sum[j][i], _mm256_madd_epi16(level[i], x));
                     IN_THIS_ORDER(sum[j][i]);
@@ -318,10 +314,12 @@ AVX2_INLINE void score_8_rows(const kvant_score_levels *p, int r, int c, int row
 AVX2 static void score_few(const kvant_score_levels *p) {
     for (int r = 0; r < ROWS; r += 8) {
         int c = 0;
-        for (; c + 4 <= p->n; c += 4)
+        for (; c + 6 <= p->n; c += 4)
             score_8_rows(p, r, c, 2, 4);
         switch (p->n - c) {
-        case 3: score_8_rows(p, r, c, 4, 3); break;
+        case 5: score_8_rows(p, r, c, 2, 5); break;
+        case 4: score_8_rows(p, r, c, 2, 4); break;
+        case 3: score_8_rows(p, r, c, 2, 3); break;
         case 2: score_8_rows(p, r, c, 4, 2); break;
         case 1: score_8_rows(p, r, c, 8, 1); break;
         default: break;
@@ -377,8 +375,9 @@ AVX2 static void score_many(const kvant_score_levels *p) {
     }
 }
 
+/* Interleaving costs about as much as adding up the lanes of d / 16 sums a row. */
 static void avx2_score_levels(const kvant_score_levels *p) {
-    if (p->n <= FEW_COLUMNS)
+    if (p->n <= 4 || p->n <= p->d / HALF)
         score_few(p);
     else
         score_many(p);
