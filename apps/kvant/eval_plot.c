@@ -21,6 +21,19 @@ static void add_point(plot *p, const eval_row *r, char *missing, size_t size) {
                                          : "not a finite divergence");
 }
 
+/* A line where it is near the points; far below them it would take their room. */
+static void add_floor(plot *p, double floor, char *note, size_t size) {
+    double lowest = INFINITY;
+    for (int i = 0; i < p->n_points; i++)
+        lowest = fmin(lowest, p->points[i].y);
+    size_t n = strlen(note);
+    if (!(floor > 0) || !isfinite(floor)) return;
+    if (floor * 30 >= lowest || p->n_points == 0)
+        p->floor = floor;
+    else
+        snprintf(note + n, size - n, "%snoise floor (f32 cache): %.2g nats, below the picture", n ? "; " : "", floor);
+}
+
 int eval_plot(const evaluation *e) {
     static plot p;
     char title[256], subtitle[256], missing[512] = "";
@@ -30,11 +43,14 @@ int eval_plot(const evaluation *e) {
              e->rows[0].result.sample.n, e->fast ? "fast kernels" : "float32 arithmetic");
     p.title = title;
     p.subtitle = subtitle;
-    p.floor = e->rows[1].figures.kl.mean > 0 ? e->rows[1].figures.kl.mean : 0; /* not where it is NaN */
     p.ringed = "preset";
     p.floor_name = "noise floor (f32 cache)";
-    for (int i = 2; i < e->n_rows; i++)
-        add_point(&p, &e->rows[i], missing, sizeof missing);
+    for (int presets = 0; presets < 2; presets++) { /* in the legend, presets come last */
+        for (int i = 2; i < e->n_rows; i++)
+            if ((strpbrk(e->rows[i].result.name, "0123456789") == NULL) == presets)
+                add_point(&p, &e->rows[i], missing, sizeof missing);
+    }
+    add_floor(&p, e->rows[1].figures.kl.mean, missing, sizeof missing);
     p.note = missing;
     FILE *out = fopen(e->plot_path, "wb");
     if (!out) return fail_with(1, "%s: %s", e->plot_path, strerror(errno));

@@ -50,6 +50,7 @@ static json_t *describe(const evaluation *e) {
     json_object_set_new(s, "prefill_step_size", json_integer(e->load->prefill_step_size));
     json_object_set_new(s, "quantized_kv_start", json_integer(kv->quantized_kv_start));
     json_object_set_new(s, "max_kv_size", json_integer(kv->max_kv_size));
+    json_object_set_new(s, "kv_center", json_boolean(!kv->kv_center_off));
     json_object_set_new(s, "compat_mlx", json_boolean(kv->compat_mlx));
     json_object_set_new(s, "passkey", json_boolean(e->passkey));
     json_object_set_new(s, "greedy", json_boolean(e->greedy));

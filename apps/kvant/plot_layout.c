@@ -126,8 +126,8 @@ static double cost_of(const plot_layout *c, int i, plot_box b) {
     double cost = 0;
     if (b.x0 < PLOT_LEFT + 2 || b.x1 > PLOT_RIGHT - 2 || b.y0 < c->top + 1 || b.y1 > PLOT_BOTTOM - 1) cost += 1e5;
     for (int k = 0; k < p->n_points; k++) {
-        plot_box marker = {c->px[k] - PLOT_MARKER - 1, c->py[k] - PLOT_MARKER - 1, c->px[k] + PLOT_MARKER + 1,
-                           c->py[k] + PLOT_MARKER + 1};
+        double reach = c->reach[k] + 1;
+        plot_box marker = {c->px[k] - reach, c->py[k] - reach, c->px[k] + reach, c->py[k] + reach};
         if (k != i) cost += 12 * overlap(b, c->boxes[k]);
         cost += 12 * overlap(b, marker);
     }
@@ -153,9 +153,10 @@ static void place_label(plot_layout *c, int i) {
     plot_place chosen = {0};
     for (int far = 0; far < 4; far++) {
         for (size_t d = 0; d < sizeof around / sizeof *around; d++) {
-            double out = 1 + 0.8 * far;
-            plot_place at = {c->px[i] + around[d].x * (around[d].x == 0 ? 1 : 1 + 0.4 * far),
-                             c->py[i] + 4 + (around[d].y - 4) * out * (around[d].y == 4 ? 0 : 1), around[d].anchor};
+            double more = c->reach[i] - PLOT_MARKER, out = 1 + 0.8 * far;
+            double dx = around[d].x * (1 + 0.4 * far) + (around[d].x > 0 ? more : around[d].x < 0 ? -more : 0);
+            double dy = (around[d].y - 4) * out + (around[d].y > 4 ? more : around[d].y < 4 ? -more : 0);
+            plot_place at = {c->px[i] + dx, c->py[i] + 4 + dy, around[d].anchor};
             double cost = cost_of(c, i, box_of(c->p->points[i].label, at)) + 40.0 * far + 2.0 * (double)d;
             if (cost < best) {
                 best = cost;
@@ -203,6 +204,12 @@ void plot_layout_init(plot_layout *c, const plot *p) {
         c->boxes[i] = (plot_box){0, 0, 0, 0};
     }
     sort_points(c);
+    for (int i = 0; i < p->n_points; i++) {
+        c->reach[i] = PLOT_MARKER;
+        for (int k = 0; k < p->n_points; k++)
+            if (plot_is_ringed(p, p->points[k].series) && hypot(c->px[k] - c->px[i], c->py[k] - c->py[i]) < PLOT_RING)
+                c->reach[i] = PLOT_RING + 1;
+    }
     for (int round = 0; round < ROUNDS; round++)
         for (int k = 0; k < p->n_points; k++)
             place_label(c, c->order[k]);

@@ -13,6 +13,7 @@
 #define PLOT_LEGEND 76.0 /* the centre of its first row */
 #define PLOT_LABEL_SIZE 12.0
 #define PLOT_MARKER 5.0 /* half its width */
+#define PLOT_RING 9.0   /* the radius of one around a marker */
 
 typedef struct plot_box {
     double x0, y0, x1, y1;
@@ -30,6 +31,7 @@ typedef struct plot_layout {
     int order[PLOT_MAX_POINTS];         /* points by series, then by x */
     plot_place legend[PLOT_MAX_SERIES]; /* of a series: the left end of its line */
     double px[PLOT_MAX_POINTS], py[PLOT_MAX_POINTS];
+    double reach[PLOT_MAX_POINTS]; /* half the width of what is drawn there, a ring of another point included */
     plot_place places[PLOT_MAX_POINTS];
     plot_box boxes[PLOT_MAX_POINTS]; /* of the labels */
 } plot_layout;

@@ -49,7 +49,8 @@ static void line_at(FILE *out, double x0, double y0, double x1, double y1, const
 
 static void marker_at(FILE *out, const plot *p, int series, double x, double y) {
     if (plot_is_ringed(p, series)) {
-        fprintf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"9\" fill=\"none\" stroke=\"#111\" stroke-width=\"1.4\"/>\n", x, y);
+        fprintf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%g\" fill=\"none\" stroke=\"#111\" stroke-width=\"1.4\"/>\n", x, y,
+                PLOT_RING);
         return;
     }
     const char *colour = colours[series % N_COLOURS], *fill = series / N_MARKERS % 2 == 0 ? colour : "#fff";

@@ -289,10 +289,14 @@ static void a_state_of_another_run_is_refused_by_what_differs(void **state) {
     refuses("eval -m " MODEL " -f " LONG_IDS " --ids -c 128 --kv affine4:32 --state " STATE, 1, "text_tokens is 400 there");
     refuses("eval -m " STORIES " -f " IDS " --ids -c 128 --kv f16 --state " STATE, 1, "model is ");
     refuses("eval -m " MODEL " -f " IDS " --ids -c 128 --kv affine4:32 --fast --state " STATE, 1, "precision is \"exact\"");
-    FILE *f = fopen(STATE, "r+b");
+    static char half[2000];
+    FILE *f = fopen(STATE, "rb");
     assert_non_null(f);
-    assert_int_equal(fseek(f, 500, SEEK_SET), 0);
-    fputc('{', f);
+    assert_int_equal(fread(half, 1, sizeof half, f), sizeof half);
+    fclose(f);
+    f = fopen(STATE, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(half, 1, sizeof half, f), sizeof half);
     fclose(f);
     refuses("eval -m " MODEL " -f " IDS " --ids -c 128 --kv affine4:32 --state " STATE, 1, "damaged");
 }

@@ -161,7 +161,7 @@ static void series_differ_without_colours(void **state) {
     static const char *const shapes[] = {"<circle", "M-4.5-4.5h9", "M0-6 5.5", "M0-6.2", "M-5-5", "M0 6", "M-6 0h12"};
     begin();
     for (int i = 0; i < 7; i++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "family%d", i);
         plot_add(&picture, name, name, i, 1 + i);
     }
