@@ -92,10 +92,12 @@ static __m512i shift_16(__m512i a, int left) {
 #undef _mm512_srli_epi16
 #define _mm512_srli_epi16(a, bits) shift_16(a, -(int)(bits))
 #define __mmask16 simde__mmask16
+#define __mmask64 simde__mmask64
 
 /* The same sources under other names; each file's own macros and functions must not meet. */
 #define KVANT_AVX512_EMULATED
 #define kvant_kernels_set_avx512 kvant_kernels_set_avx512_all_emulated
+#define kvant_kernels_set_avx512_levels kvant_kernels_set_avx512_levels_emulated
 #define kvant_kernels_set_avx512_product kvant_kernels_set_avx512_product_emulated
 #define kvant_kernels_set_avx512_unpack kvant_kernels_set_avx512_unpack_emulated
 #define kvant_kernels_set_avx512_vector kvant_kernels_set_avx512_vector_emulated
@@ -106,6 +108,7 @@ void kvant_kernels_set_avx512_all_emulated(kvant_kernels *k);
 #undef CHUNK
 #include "kernel/x86/kernel_unpack_avx512.c"
 #include "kernel/x86/kernel_vector_avx512.c"
+#include "kernel/x86/kernel_levels_avx512.c"
 
 bool kvant_kernels_set_avx512_emulated(kvant_kernels *k) {
     kvant_kernels_set_avx512(k);

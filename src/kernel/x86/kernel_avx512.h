@@ -18,6 +18,7 @@
 #define AVX512_INLINE KERNEL_INLINE("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")
 #endif
 
+void kvant_kernels_set_avx512_levels(kvant_kernels *k);
 void kvant_kernels_set_avx512_product(kvant_kernels *k);
 void kvant_kernels_set_avx512_unpack(kvant_kernels *k);
 void kvant_kernels_set_avx512_vector(kvant_kernels *k);

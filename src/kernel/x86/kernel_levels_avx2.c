@@ -458,11 +458,11 @@ AVX2_INLINE __m256 rotate_8(__m256 v) {
 }
 
 AVX2_INLINE void rotate_pairs(__m256 v[8], int h, int count) {
-    UNROLL for (int i = 0; i < count; i++) {
-        if (i & h) continue;
-        __m256 a = v[i], b = v[i + h];
-        v[i] = _mm256_add_ps(a, b);
-        v[i + h] = _mm256_sub_ps(a, b);
+    UNROLL for (int i = 0; i < count / 2; i++) {
+        const int j = i / h * 2 * h + i % h;
+        __m256 a = v[j], b = v[j + h];
+        v[j] = _mm256_add_ps(a, b);
+        v[j + h] = _mm256_sub_ps(a, b);
     }
 }
 

@@ -195,6 +195,7 @@ void kvant_kernels_set_avx512(kvant_kernels *k) {
     kvant_kernels_set_avx512_product(k);
     kvant_kernels_set_avx512_unpack(k);
     kvant_kernels_set_avx512_vector(k);
+    kvant_kernels_set_avx512_levels(k);
 }
 
 #else
