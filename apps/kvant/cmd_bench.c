@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "bench_op.h"
 #include "commands.h"
 #include "interrupt.h"
 #include "json_output.h"
@@ -28,7 +29,8 @@ static const char about[] =
     "Measures tokens a second of prefill (appending --prefill tokens at a depth) and of decode (-n single tokens at that depth)\n"
     "for every cache format: the median of --reps repetitions in which the formats take turns. Tokens are pseudo-random. The\n"
     "cache column is what the session's cache takes at that depth; the peak under the table is the whole process, with weights\n"
-    "and the caches of all formats together: name one format to see what it takes alone.";
+    "and the caches of all formats together: name one format to see what it takes alone.\n"
+    "kvant bench --op measures libkvant's attention and encoding alone, without a model: see kvant bench --op --help.";
 
 typedef struct bench_cell {
     int n_reps;
@@ -305,6 +307,7 @@ static void free_bench(bench *b) {
 }
 
 int cmd_bench(int argc, char **argv) {
+    if (bench_op_asked(argc, argv)) return bench_op(argc, argv);
     bench b = {.n_decode = 32, .n_prefill = 512, .reps = 3};
     model_options options = {0};
     const char *depths = "0,2048,8192";
