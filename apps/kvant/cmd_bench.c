@@ -280,6 +280,7 @@ static int run_bench(bench *b, const model_options *options) {
     if (kvant_model_open(options->model, &options->load, &b->model, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
     kvant_model_get_info(b->model, &b->info);
     int code = kv_list_check(&b->list, b->info.head_dim);
+    if (!code) code = kv_list_calibrate(&b->list, &options->load, b->model);
     if (code) return code;
     print_model_line(b->model);
     if (b->n_context > b->info.n_context_train)

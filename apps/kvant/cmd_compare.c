@@ -206,6 +206,7 @@ static int run_comparison(comparison *c, const model_options *m, const char *pat
     if (kvant_model_open(m->model, &m->load, &c->model, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
     kvant_model_get_info(c->model, &c->info);
     int code = kv_list_check(&c->list, c->info.head_dim);
+    if (!code) code = kv_list_calibrate(&c->list, &m->load, c->model);
     if (code) return code;
     print_model_line(c->model);
     code = make_prompt(c, path, question, raw);

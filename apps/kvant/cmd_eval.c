@@ -65,6 +65,7 @@ static int run_eval(evaluation *e, const char *model) {
     if (kvant_model_open(model, e->load, &e->model, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
     kvant_model_get_info(e->model, &e->info);
     int code = kv_list_check(&e->formats, e->info.head_dim);
+    if (!code) code = kv_list_calibrate(&e->formats, e->load, e->model);
     if (code) return code;
     print_model_line(e->model);
     if (e->chunk > e->info.n_context_train)

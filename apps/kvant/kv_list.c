@@ -165,6 +165,15 @@ int kv_list_check(kv_list *list, int head_dim) {
     return 0;
 }
 
+int kv_list_calibrate(const kv_list *list, const kvant_load_params *load, kvant_model *m) {
+    kvant_error err = {0};
+    bool needed = false;
+    for (int i = 0; i < list->n; i++)
+        needed = needed || kvant_format_is_centred(&list->items[i].k);
+    if (!needed || load->kv.kv_center_off || kvant_model_need_calibration(m, &err) == KVANT_OK) return 0;
+    return fail_with(1, "%s", err.message);
+}
+
 double kv_item_bits(const kv_item *item, int head_dim) {
     return (kvant_format_bits(&item->k, head_dim) + kvant_format_bits(&item->v, head_dim)) / 2;
 }

@@ -30,6 +30,9 @@ int kv_list_take(kv_list *list, model_options *m, const char *otherwise);
 /* Whether all of them can store vectors of head_dim elements, once groups that nobody typed fit: 0, or 2 with a sentence. */
 int kv_list_check(kv_list *list, int head_dim);
 
+/* Finds or makes the model's calibration when one of them needs it, so that the first line can name it: 0, or 1 with a sentence. */
+int kv_list_calibrate(const kv_list *list, const kvant_load_params *load, kvant_model *m);
+
 double kv_item_bits(const kv_item *item, int head_dim);
 
 /* The whole numbers of "0,2048,8192", each between min and max: their count, or -1 with a sentence that names the flag. */

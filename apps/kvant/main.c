@@ -15,6 +15,7 @@ static const struct {
     {"compare", "one prompt answered with several cache formats, and what each saved and cost", cmd_compare},
     {"eval", "what cache formats cost: divergence from an f16 cache on a text", cmd_eval},
     {"bench", "tokens a second at several depths and cache formats", cmd_bench},
+    {"calibrate", "what centred cache formats need to know of a model, from a text of your own", cmd_calibrate},
     {"tokenize", "text to token ids", cmd_tokenize},
     {"detokenize", "token ids to text", cmd_detokenize},
     {"logits", "write the logits of every position to a file", cmd_logits},
@@ -67,7 +68,7 @@ int main(int argc, char **argv) {
         printf("kvant %s\n", kvant_version());
         return 0;
     }
-    show_library_warnings();
+    show_library_lines();
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(name, commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
     return refuse_command(name);

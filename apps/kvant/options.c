@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache_folder.h"
 #include "options.h"
 
 #define MAX_NAME 64
@@ -31,10 +32,10 @@ int fail_with(int code, const char *fmt, ...) {
 
 static void log_line(void *user, kvant_log_level level, const char *line) {
     (void)user;
-    if (level == KVANT_LOG_WARNING) fprintf(stderr, "kvant: warning: %s\n", line);
+    fprintf(stderr, "kvant: %s%s\n", level == KVANT_LOG_WARNING ? "warning: " : "", line);
 }
 
-void show_library_warnings(void) { kvant_set_log(log_line, NULL); }
+void show_library_lines(void) { kvant_set_log(log_line, NULL); }
 
 /* ---- names ---- */
 
@@ -228,6 +229,8 @@ int options_add_model(option *table, int n, int max, model_options *m) {
         {"--quantized-kv-start", NULL, OPTION_INT, &kv->quantized_kv_start, 0, 1 << 27, "N", "quantize from N tokens on (0)"},
         {"--max-kv-size", NULL, OPTION_INT, &kv->max_kv_size, 5, 1 << 27, "N",
          "a window: the first 4 tokens and the latest, N in all"},
+        {"--kv-calibration", NULL, OPTION_STRING, &m->load.calibration_file, 0, 0, "FILE",
+         "the keys' mean from a file of kvant calibrate (made by itself)"},
         {"--compat", NULL, OPTION_STRING, &m->compat, 0, 0, "mlx", "mlx-engine's rules: attend first, quantize after the chunk"},
     };
     int count = (int)(sizeof flags / sizeof *flags);
@@ -321,6 +324,7 @@ int options_finish_model(model_options *m) {
         return fail_with(2, "--isa %.40s: expected ref, avx2, avx512 or best", m->isa);
     if (m->compat && strcmp(m->compat, "mlx") != 0) return fail_with(2, "--compat %.40s: expected mlx", m->compat);
     m->load.kv.compat_mlx = m->compat != NULL;
+    m->load.cache_dir = cache_folder();
     if (m->exact && m->fast) return fail_with(2, "--exact and --fast exclude each other");
     if (m->kv_bits && kv->k_bits && kv->v_bits)
         return fail_with(2, "--kv-bits has no effect beside --k-bits and --v-bits; leave one of them out");

@@ -38,7 +38,7 @@ typedef struct option {
 typedef struct model_options {
     const char *model;
     const char *isa;
-    kvant_load_params load; /* threads, prefill step, kv: filled from the flags */
+    kvant_load_params load; /* threads, prefill step, kv, calibration: filled from the flags */
     const char *kv_bits, *ctk,
         *ctv; /* as typed: "--kv-bits none" is f16; -ctk/-ctv take llama.cpp's names of formats that exist */
     const char *kv_preset, *kv_center;
@@ -83,7 +83,7 @@ int parse_token_ids(const char *name, const char *text, size_t size, int n_vocab
 /* The edit distance of two names, for "did you mean". */
 int name_distance(const char *a, const char *b);
 
-/* Prints the library's warnings on stderr from now on. */
-void show_library_warnings(void);
+/* Prints what the library tells, and its warnings, on stderr from now on. */
+void show_library_lines(void);
 
 #endif

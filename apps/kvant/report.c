@@ -198,6 +198,7 @@ static void print_model(const kvant_model_info *info) {
 }
 
 static void print_machine(const kvant_model_info *info) {
+    if (info->calibration) fprintf(stderr, " · calibration: %s", info->calibration);
     fprintf(stderr, " · %s, %d thread%s\n", kvant_isa_name(info->isa), info->n_threads, info->n_threads == 1 ? "" : "s");
 }
 

@@ -80,6 +80,8 @@ kvant_status kvant_model_cache_bytes_for(const kvant_model *m, const char *kv, i
  * built-in text there takes the place of any other. Existing sessions keep what they have.
  * KVANT_EINVAL: too few tokens, more than the model's context, or no weights; KVANT_EIO: it could not be written; nothing was changed. */
 kvant_status kvant_model_calibrate(kvant_model *m, const int32_t *ids, int n, const char *path, kvant_error *err);
+/* Finds or makes it now, unless it is there: for who wants to wait before, not with the first session. */
+kvant_status kvant_model_need_calibration(kvant_model *m, kvant_error *err);
 /* NULL: none was needed yet. Owned by the model, until kvant_model_calibrate. */
 const kvant_calibration *kvant_model_calibration(const kvant_model *m);
 

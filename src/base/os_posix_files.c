@@ -21,7 +21,7 @@ static kvant_status read_all(int fd, const char *path, size_t max, uint8_t **byt
     struct stat st;
     if (fstat(fd, &st) != 0) return kvant_fail(err, KVANT_EIO, "%s: cannot be examined: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode))
-        return kvant_fail(err, KVANT_EIO, "%s: is %s, expected a regular file", path, S_ISDIR(st.st_mode) ? "a folder" : "not a regular file");
+        return kvant_fail(err, KVANT_EIO, "%s: is %s, expected a regular file", path, S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe");
     if ((uint64_t)st.st_size > max)
         return kvant_fail(err, KVANT_EFORMAT, "%s: has %lld bytes, expected at most %zu", path, (long long)st.st_size, max);
     size_t wanted = (size_t)st.st_size, got = 0;
@@ -83,7 +83,7 @@ kvant_status kvant_os_write_file(const char *path, const void *bytes, size_t siz
     struct stat st;
     /* Renaming would put a file in the place of a device. */
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return kvant_fail(err, KVANT_EIO, "%s: is %s, expected a regular file", path, S_ISDIR(st.st_mode) ? "a folder" : "not a regular file");
+        return kvant_fail(err, KVANT_EIO, "%s: is %s, expected a regular file", path, S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe");
     int fd = create_beside(path, name);
     if (fd < 0) return kvant_fail(err, KVANT_EIO, "%s: cannot be written: %s", path, strerror(errno));
     bool written = write_all(fd, bytes, size);

@@ -9,7 +9,7 @@
 
 #include "base/memory.h"
 #include "base/os.h"
-#include "engine/calibration.h"
+#include "engine/calibration_store.h"
 #include "engine/fingerprint.h"
 #include "engine/model.h"
 
@@ -114,6 +114,11 @@ static kvant_status keep(const kvant_model *m, const kvant_calibration *c, const
     return kvant_calibration_store_write(path, c, fingerprint, err);
 }
 
+static kvant_status check_weights(const kvant_model *m, kvant_error *err) {
+    if (m->decoder) return KVANT_OK;
+    return kvant_fail(err, KVANT_EINVAL, "%s: was opened for its vocabulary only; a calibration needs the weights", m->path);
+}
+
 /* Looks for a file of the cache folder; *found says whether it is the model's now. What is wrong with a file is told. */
 static kvant_status find(kvant_model *m, const kvant_calibration_config *config, const uint8_t *fingerprint, const char *source,
                          const char *path, bool *found, kvant_error *err) {
@@ -161,6 +166,7 @@ kvant_status kvant_model_need_calibration(kvant_model *m, kvant_error *err) {
     int n = 0;
     bool found = false;
     if (m->calibration) return KVANT_OK;
+    KVANT_TRY(check_weights(m, err));
     kvant_decoder_calibration_config(m->decoder, ropes, &config);
     if (m->cache_dir) {
         kvant_fingerprint_file(m->file, fingerprint);
@@ -248,8 +254,7 @@ static kvant_status calibrate(kvant_model *m, const int32_t *ids, int n, bool ow
 kvant_status kvant_model_calibrate(kvant_model *m, const int32_t *ids, int n, const char *path, kvant_error *err) {
     int32_t *built_in = NULL;
     int n_built_in = 0;
-    if (!m->decoder)
-        return kvant_fail(err, KVANT_EINVAL, "%s: was opened for its vocabulary only; a calibration needs the weights", m->path);
+    KVANT_TRY(check_weights(m, err));
     if (!ids) KVANT_TRY(text_ids(m, &built_in, &n_built_in, err));
     bool own = ids || (n > 0 && n < n_built_in);
     if (!own) n = n_built_in;

@@ -11,7 +11,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/os.h"
-#include "engine/calibration.h"
+#include "engine/calibration_store.h"
 
 #define FILE_MAX ((size_t)256 << 20) /* more than any model's takes */
 

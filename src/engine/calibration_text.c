@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* calibration_text.c: about 512 tokens of mixed text (prose, code, dialogue, figures, other scripts), written for this purpose: what
  * a model reads once so that the mean of its keys is known. Any text would do; this one is fixed so that caches can be compared. */
-#include "engine/calibration.h"
+#include "engine/calibration_store.h"
 
 const char kvant_calibration_text[] =
     "The ferry left the harbour a little after six, when the fog had lifted from the water but not yet from the hills. Two "

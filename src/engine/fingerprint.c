@@ -81,7 +81,7 @@ static void add_tensor(kvant_hash *h, const kvant_gguf_tensor *t) {
         return;
     }
     for (size_t i = 0; i < SAMPLES; i++) /* from the first bytes to the last */
-        kvant_hash_add(h, t->data + (t->bytes - SAMPLE) / (SAMPLES - 1) * i, SAMPLE);
+        kvant_hash_add(h, t->data + (t->bytes - SAMPLE) * i / (SAMPLES - 1), SAMPLE);
 }
 
 void kvant_fingerprint_file(const kvant_gguf *f, uint8_t out[KVANT_FINGERPRINT_BYTES]) {

@@ -29,9 +29,7 @@ struct kvant_model {
 /* KVANT_OK, or the sentence that says why the model has no tokenizer. */
 kvant_status kvant_model_require_tokenizer(const kvant_model *m, kvant_error *err);
 
-/* Finds or makes the model's calibration unless it is there (calibrate.c). */
-kvant_status kvant_model_need_calibration(kvant_model *m, kvant_error *err);
-/* Takes it from a file of the user's. KVANT_EIO, KVANT_EFORMAT; KVANT_EINVAL: of another model. */
+/* Takes the calibration from a file of the user's (calibrate.c). KVANT_EIO, KVANT_EFORMAT; KVANT_EINVAL: of another model. */
 kvant_status kvant_model_load_calibration(kvant_model *m, const char *path, kvant_error *err);
 
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* calibration.h: the text that models are calibrated with, and the files that calibrations are kept in (private to src/engine). */
-#ifndef KVANT_ENGINE_CALIBRATION_H
-#define KVANT_ENGINE_CALIBRATION_H
+/* calibration_store.h: the text that models are calibrated with, and the files that calibrations are kept in (private to src/engine). */
+#ifndef KVANT_ENGINE_CALIBRATION_STORE_H
+#define KVANT_ENGINE_CALIBRATION_STORE_H
 
 #include "base/status.h"
 
