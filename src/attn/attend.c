@@ -224,9 +224,25 @@ static void score_means(const attend_job *j, int run, worker_scratch *w) {
     }
 }
 
-static void add_means(const float *mean, float *scores) {
-    for (int t = 0; t < TOKENS; t++)
-        scores[t] += mean[t / KVANT_MEAN_BLOCK];
+/* Adds it to the scores of a page: one number a block of tokens, and the pairs that turn fast, token by token. */
+static void add_means(const attend_job *j, int index, worker_scratch *w) {
+    const kvant_layer_transform *l = transform_of(j);
+    size_t d = (size_t)w->query.head_dim;
+    int n_fast = l->rope < 0 ? 0 : j->transforms->ropes[l->rope].n_fast;
+    float fast[COLUMNS * 2 * KVANT_FAST_PAIRS];
+    for (int c = 0; c < w->query.n; c++) {
+        const float *mean = w->mean + (size_t)c * RUN_BLOCKS + index % RUN_PAGES * (TOKENS / KVANT_MEAN_BLOCK);
+        float *scores = w->scores + (size_t)c * TOKENS;
+        for (int t = 0; t < TOKENS; t++)
+            scores[t] += mean[t / KVANT_MEAN_BLOCK];
+        if (n_fast)
+            kvant_transform_turn_page(&j->transforms->ropes[l->rope], index % RUN_PAGES, w->turned + (size_t)c * d, fast + c * 2 * n_fast);
+    }
+    for (int p = 0; n_fast && p < TOKENS / KVANT_PANEL_ROWS; p++) {
+        const float *panel = j->transforms->ropes[l->rope].tokens + (size_t)p * 2 * (size_t)n_fast * KVANT_PANEL_ROWS;
+        kvant_product_f32 args = {panel, 2 * n_fast, w->query.n, fast, 2 * (size_t)n_fast, w->scores + p * KVANT_PANEL_ROWS, TOKENS};
+        j->k->product_f32(&args);
+    }
 }
 
 /* The first tokens, which a page keeps in full precision beside its parts. */
@@ -305,11 +321,10 @@ static void attend_page(const attend_job *j, int index, const kvant_page *next, 
     w->codec.next_bytes = v->bytes;
     k->codec->score(k, kvant_page_k(page, kv_head), &w->query, w->scores, j->k, &w->codec);
     score_exact(j, page, kv_head, w);
+    if (transform_of(j)->centred) add_means(j, index, w);
     for (int c = from; c < to; c++) {
         float *scores = w->scores + (size_t)c * TOKENS, cap = j->params->softcap;
         int64_t position = column_position(j, c0 + c);
-        if (transform_of(j)->centred)
-            add_means(w->mean + (size_t)c * RUN_BLOCKS + index % RUN_PAGES * (TOKENS / KVANT_MEAN_BLOCK), scores);
         if (cap > 0.0f)
             for (int t = 0; t < TOKENS; t++)
                 scores[t] = cap * tanhf(scores[t] / cap);

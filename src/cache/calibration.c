@@ -169,7 +169,7 @@ static void finish_head(kvant_calibration *c, const kvant_rope_config *rope, dou
     for (int i = 0; i < n_rot / 2; i++) {
         int a, b;
         pair_places(rope, i, &a, &b);
-        double left = (1.0 - kept_of_mean(rope->frequency[i])) * (mean[a] * mean[a] + mean[b] * mean[b]);
+        double left = i < KVANT_FAST_PAIRS ? 0.0 : (1.0 - kept_of_mean(rope->frequency[i])) * (mean[a] * mean[a] + mean[b] * mean[b]);
         c->scale[at + (size_t)a] = c->scale[at + (size_t)b] =
             balance((query[a] + query[b]) / (n * group), variance[a] + variance[b] + left);
     }

@@ -176,8 +176,9 @@ static void append_task(void *arg, int task, int worker) {
     if (end > job->first + job->n) end = job->first + job->n;
     for (int64_t t = begin; t < end; t++) {
         size_t at = ((size_t)(t - job->first) * (size_t)n_head + (size_t)head) * d;
-        bool new_mean = t == begin || t % KVANT_MEAN_BLOCK == 0;
-        if (transforms->layers[job->layer].centred && new_mean) kvant_transform_mean(transforms, job->layer, head, t, mean);
+        bool is_next = t > begin && t % KVANT_MEAN_BLOCK != 0;
+        if (transforms->layers[job->layer].centred)
+            (is_next ? kvant_transform_mean_next : kvant_transform_mean)(transforms, job->layer, head, t, mean);
         kvant_transform_key(transforms, job->layer, head, job->k + at, mean, k, kernels);
         memcpy(v, job->v + at, d * sizeof *v);
         kvant_transform_value(transforms, job->layer, v, kernels);

@@ -54,19 +54,36 @@ static float factor_of(kvant_rotation r, int i) {
 
 /* ---- tables ---- */
 
-static kvant_status create_rope(const kvant_rope_config *config, kvant_rope_table *out) {
-    size_t half = (size_t)config->n_rot / 2, n_rot = 2 * half;
-    *out = (kvant_rope_table){.n_rot = config->n_rot, .interleaved = config->interleaved};
-    out->frequency = kvant_alloc(half + 1, sizeof *out->frequency);
-    out->within = kvant_alloc_aligned(KVANT_RUN_BLOCKS * (n_rot + 1), sizeof *out->within);
-    if (!out->frequency || !out->within) return KVANT_ENOMEM;
-    if (half) memcpy(out->frequency, config->frequency, half * sizeof *out->frequency);
-    for (size_t b = 0; b < KVANT_RUN_BLOCKS; b++)
-        for (size_t i = 0; i < half; i++) {
-            double angle = (double)(b * KVANT_MEAN_BLOCK) * config->frequency[i];
-            float *at = out->within + ((b / 16 * n_rot) + 2 * i) * 16 + b % 16;
+/* cos and -sin of `step` tokens, 2 * `step`, .. for pairs [first, end) as panels of 16 rows whose columns begin at pair 0. */
+static void fill_panels(float *panels, int n_row, int step, int n_column, int first, int end, const double *frequency) {
+    for (int row = 0; row < n_row; row++)
+        for (int i = first; i < end; i++) {
+            double angle = (double)(row * step) * frequency[i];
+            float *at = panels + ((size_t)(row / 16) * (size_t)n_column + (size_t)(2 * i)) * 16 + row % 16;
             at[0] = (float)cos(angle);
             at[16] = (float)-sin(angle);
+        }
+}
+
+static kvant_status create_rope(const kvant_rope_config *config, kvant_rope_table *out) {
+    int half = config->n_rot / 2, n_fast = half < KVANT_FAST_PAIRS ? half : KVANT_FAST_PAIRS;
+    size_t n_rot = (size_t)config->n_rot, fast = 2 * (size_t)n_fast;
+    *out = (kvant_rope_table){.n_rot = config->n_rot, .interleaved = config->interleaved, .n_fast = n_fast};
+    out->frequency = kvant_alloc((size_t)half + 1, sizeof *out->frequency);
+    out->within = kvant_alloc_aligned(KVANT_RUN_BLOCKS * (n_rot + 1), sizeof *out->within);
+    out->tokens = kvant_alloc_aligned(KVANT_PAGE_TOKENS * (fast + 1), sizeof *out->tokens);
+    out->pages = kvant_alloc(KVANT_RUN_PAGES * (fast + 1), sizeof *out->pages);
+    if (!out->frequency || !out->within || !out->tokens || !out->pages) return KVANT_ENOMEM;
+    for (int i = 0; i < half; i++)
+        out->frequency[i] = config->frequency[i];
+    memset(out->within, 0, KVANT_RUN_BLOCKS * n_rot * sizeof *out->within);
+    fill_panels(out->within, KVANT_RUN_BLOCKS, KVANT_MEAN_BLOCK, config->n_rot, n_fast, half, out->frequency);
+    fill_panels(out->tokens, KVANT_PAGE_TOKENS, 1, 2 * n_fast, 0, n_fast, out->frequency);
+    for (int page = 0; page < KVANT_RUN_PAGES; page++)
+        for (int i = 0; i < n_fast; i++) {
+            double angle = (double)(page * KVANT_PAGE_TOKENS) * out->frequency[i];
+            out->pages[(size_t)page * fast + (size_t)(2 * i)] = (float)cos(angle);
+            out->pages[(size_t)page * fast + (size_t)(2 * i + 1)] = (float)sin(angle);
         }
     return KVANT_OK;
 }
@@ -109,12 +126,13 @@ static void average_mean(const kvant_rope_table *rope, float magnitude, const fl
     for (int i = 0; rope && i < rope->n_rot / 2; i++) {
         double re = 0, im = 0;
         int a, b;
-        for (int u = 0; u < KVANT_MEAN_BLOCK; u++) {
+        int n = i < rope->n_fast ? 1 : KVANT_MEAN_BLOCK;
+        for (int u = 0; u < n; u++) {
             re += cos(u * rope->frequency[i]);
             im += sin(u * rope->frequency[i]);
         }
-        re *= (double)magnitude / KVANT_MEAN_BLOCK;
-        im *= (double)magnitude / KVANT_MEAN_BLOCK;
+        re *= (double)magnitude / n;
+        im *= (double)magnitude / n;
         pair_places(rope, i, &a, &b);
         m[a] = (float)((double)mean[a] * re - (double)mean[b] * im);
         m[b] = (float)((double)mean[a] * im + (double)mean[b] * re);
@@ -180,6 +198,8 @@ void kvant_transforms_destroy(kvant_transforms *t) {
     for (int r = 0; t->ropes && r < t->n_rope; r++) {
         kvant_free(t->ropes[r].frequency);
         kvant_free_aligned(t->ropes[r].within);
+        kvant_free_aligned(t->ropes[r].tokens);
+        kvant_free(t->ropes[r].pages);
         kvant_free(t->ropes[r].runs);
     }
     kvant_free(t->ropes);
@@ -190,22 +210,52 @@ void kvant_transforms_destroy(kvant_transforms *t) {
 
 /* ---- vectors ---- */
 
-void kvant_transform_mean(const kvant_transforms *t, int layer, int kv_head, int64_t position, float *mean) {
-    const kvant_layer_transform *l = &t->layers[layer];
-    const float *m = l->mean + (size_t)kv_head * (size_t)t->head_dim;
-    memcpy(mean, m, (size_t)t->head_dim * sizeof *mean);
-    if (l->rope < 0) return;
-    const kvant_rope_table *rope = &t->ropes[l->rope];
-    size_t block = (size_t)(position % KVANT_RUN_TOKENS / KVANT_MEAN_BLOCK), n_rot = (size_t)rope->n_rot;
-    const float *run = rope->runs + (size_t)(position / KVANT_RUN_TOKENS) * n_rot;
-    const float *within = rope->within + block / 16 * n_rot * 16 + block % 16;
-    for (int i = 0; i < rope->n_rot / 2; i++) {
-        float c = within[32 * i], s = -within[32 * i + 16], re = run[2 * i] * c - run[2 * i + 1] * s, im = run[2 * i] * s + run[2 * i + 1] * c;
+typedef struct turn {
+    float re, im;
+} turn;
+
+static turn times(turn a, turn b) { return (turn){a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re}; }
+
+/* The entry of a panel table: cos, -sin of a pair in a row. */
+static turn panel_turn(const float *panels, int n_column, int row, int pair) {
+    const float *at = panels + ((size_t)(row / 16) * (size_t)n_column + (size_t)(2 * pair)) * 16 + row % 16;
+    return (turn){at[0], -at[16]};
+}
+
+/* Pairs [first, end) of the mean at a position. */
+static void turn_pairs(const kvant_rope_table *rope, const float *m, int64_t position, int first, int end, float *mean) {
+    int in_run = (int)(position % KVANT_RUN_TOKENS), page = in_run / KVANT_PAGE_TOKENS;
+    const float *run = rope->runs + (size_t)(position / KVANT_RUN_TOKENS) * (size_t)rope->n_rot;
+    for (int i = first; i < end; i++) {
         int a, b;
+        turn e = {run[2 * i], run[2 * i + 1]};
+        if (i < rope->n_fast) {
+            const float *p = rope->pages + (size_t)page * 2 * (size_t)rope->n_fast + 2 * i;
+            e = times(e, (turn){p[0], p[1]});
+            e = times(e, panel_turn(rope->tokens, 2 * rope->n_fast, in_run % KVANT_PAGE_TOKENS, i));
+        } else {
+            e = times(e, panel_turn(rope->within, rope->n_rot, in_run / KVANT_MEAN_BLOCK, i));
+        }
         pair_places(rope, i, &a, &b);
-        mean[a] = m[a] * re - m[b] * im;
-        mean[b] = m[a] * im + m[b] * re;
+        mean[a] = m[a] * e.re - m[b] * e.im;
+        mean[b] = m[a] * e.im + m[b] * e.re;
     }
+}
+
+static const float *mean_of(const kvant_transforms *t, int layer, int kv_head) {
+    return t->layers[layer].mean + (size_t)kv_head * (size_t)t->head_dim;
+}
+
+void kvant_transform_mean(const kvant_transforms *t, int layer, int kv_head, int64_t position, float *mean) {
+    int rope = t->layers[layer].rope;
+    const float *m = mean_of(t, layer, kv_head);
+    memcpy(mean, m, (size_t)t->head_dim * sizeof *mean);
+    if (rope >= 0) turn_pairs(&t->ropes[rope], m, position, 0, t->ropes[rope].n_rot / 2, mean);
+}
+
+void kvant_transform_mean_next(const kvant_transforms *t, int layer, int kv_head, int64_t position, float *mean) {
+    int rope = t->layers[layer].rope;
+    if (rope >= 0) turn_pairs(&t->ropes[rope], mean_of(t, layer, kv_head), position, 0, t->ropes[rope].n_fast, mean);
 }
 
 void kvant_transform_key(const kvant_transforms *t, int layer, int kv_head, const float *x, const float *mean, float *y,
@@ -252,9 +302,9 @@ void kvant_transform_value_back(const kvant_transforms *t, int layer, float *v, 
 
 /* ---- the mean's part of a score ---- */
 
-float kvant_transform_mean_query(const kvant_transforms *t, int layer, int kv_head, const float *q, float *turn) {
+float kvant_transform_mean_query(const kvant_transforms *t, int layer, int kv_head, const float *q, float *query) {
     const kvant_layer_transform *l = &t->layers[layer];
-    const float *m = l->mean + (size_t)kv_head * (size_t)t->head_dim;
+    const float *m = mean_of(t, layer, kv_head);
     const kvant_rope_table *rope = l->rope >= 0 ? &t->ropes[l->rope] : NULL;
     int n_rot = rope ? rope->n_rot : 0;
     float still = 0.0f;
@@ -263,19 +313,28 @@ float kvant_transform_mean_query(const kvant_transforms *t, int layer, int kv_he
     for (int i = 0; i < n_rot / 2; i++) {
         int a, b;
         pair_places(rope, i, &a, &b);
-        turn[2 * i] = q[a] * m[a] + q[b] * m[b];
-        turn[2 * i + 1] = q[a] * m[b] - q[b] * m[a];
+        query[2 * i] = q[a] * m[a] + q[b] * m[b];
+        query[2 * i + 1] = q[a] * m[b] - q[b] * m[a];
     }
     return still;
 }
 
-void kvant_transform_turn_run(const kvant_transforms *t, int layer, int64_t run, const float *turn, float *turned) {
+void kvant_transform_turn_run(const kvant_transforms *t, int layer, int64_t run, const float *query, float *turned) {
     const kvant_layer_transform *l = &t->layers[layer];
     const kvant_rope_table *rope = &t->ropes[l->rope];
     const float *e = rope->runs + (size_t)run * (size_t)rope->n_rot;
     for (int i = 0; i < rope->n_rot; i += 2) {
-        float re = turn[i] * e[i] - turn[i + 1] * e[i + 1], im = turn[i] * e[i + 1] + turn[i + 1] * e[i];
-        turned[i] = re;
-        turned[i + 1] = im;
+        turn v = times((turn){query[i], query[i + 1]}, (turn){e[i], e[i + 1]});
+        turned[i] = v.re;
+        turned[i + 1] = v.im;
+    }
+}
+
+void kvant_transform_turn_page(const kvant_rope_table *rope, int page, const float *turned, float *fast) {
+    const float *e = rope->pages + (size_t)page * 2 * (size_t)rope->n_fast;
+    for (int i = 0; i < 2 * rope->n_fast; i += 2) {
+        turn v = times((turn){turned[i], turned[i + 1]}, (turn){e[i], e[i + 1]});
+        fast[i] = v.re;
+        fast[i + 1] = v.im;
     }
 }

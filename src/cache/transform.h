@@ -10,7 +10,9 @@
  *
  * M_b depends on the position alone: pair i of the mean is m_i = mean_i * average of e^(j u f_i) over u = 0..15, and a block that
  * begins at P + r turns it by e^(j P f_i) e^(j r f_i). Runs of 1,024 tokens share the table of e^(j r f_i), and each has a row of
- * e^(j P f_i); both are made in float64 and stored as float. */
+ * e^(j P f_i); both are made in float64 and stored as float.
+ * The fastest pairs turn so far within a block that nothing of their average is left: for these the mean is subtracted at every
+ * token, m_i = mean_i, and a page has a table of e^(j t f_i) over its 64 tokens. */
 #ifndef KVANT_CACHE_TRANSFORM_H
 #define KVANT_CACHE_TRANSFORM_H
 
@@ -20,13 +22,18 @@
 #define KVANT_RUN_TOKENS (KVANT_RUN_PAGES * KVANT_PAGE_TOKENS)
 #define KVANT_MEAN_BLOCK 16 /* tokens that share a mean */
 #define KVANT_RUN_BLOCKS (KVANT_RUN_TOKENS / KVANT_MEAN_BLOCK)
+#define KVANT_FAST_PAIRS 8 /* whose mean is subtracted at every token */
 
 /* The positions of one way of turning. */
 typedef struct kvant_rope_table {
     int n_rot;
     bool interleaved;
     double *frequency; /* [n_rot/2] */
-    float *within;     /* [KVANT_RUN_BLOCKS/16][n_rot][16 blocks]: panels whose columns are cos, -sin of pair 0, of pair 1, .. */
+    float *within;     /* [KVANT_RUN_BLOCKS/16][n_rot][16 blocks]: panels whose columns are cos, -sin of pair 0, of pair 1, ..; 0 for
+                          the fast pairs */
+    int n_fast;        /* the first pairs */
+    float *pages;      /* [KVANT_RUN_PAGES][2 n_fast]: cos, sin of the fast pairs at the first token of a page of a run */
+    float *tokens;     /* [KVANT_PAGE_TOKENS/16][2 n_fast][16 tokens]: panels, as within */
     float *runs;       /* [n_run][n_rot]: cos, sin of pair 0, .. at the first token of a run */
     int n_run, room;
 } kvant_rope_table;
@@ -56,8 +63,10 @@ void kvant_transforms_destroy(kvant_transforms *t);
 /* Makes the rows of runs for n_tokens; called before any of them is encoded or read. KVANT_ENOMEM. */
 kvant_status kvant_transforms_reserve(kvant_transforms *t, int64_t n_tokens);
 
-/* M_b of the block that holds `position` -> mean [head_dim]. */
+/* What is subtracted at `position` -> mean [head_dim]. */
 void kvant_transform_mean(const kvant_transforms *t, int layer, int kv_head, int64_t position, float *mean);
+/* The same where mean holds that of the token before, in the same block: only the fast pairs change. */
+void kvant_transform_mean_next(const kvant_transforms *t, int layer, int kv_head, int64_t position, float *mean);
 /* y = H (g * (x - mean)); mean may be NULL where the layer is not centred. */
 void kvant_transform_key(const kvant_transforms *t, int layer, int kv_head, const float *x, const float *mean, float *y,
                          const kvant_kernels *k);
@@ -68,10 +77,13 @@ void kvant_transform_query(const kvant_transforms *t, int layer, int kv_head, fl
 void kvant_transform_value(const kvant_transforms *t, int layer, float *v, const kvant_kernels *k);
 void kvant_transform_value_back(const kvant_transforms *t, int layer, float *v, const kvant_kernels *k);
 
-/* The pairs of a query against the mean, before the query is transformed: turn [head_dim] receives conj(q_i) m_i (re, im of pair 0,
+/* The pairs of a query against the mean, before the query is transformed: query [head_dim] receives conj(q_i) m_i (re, im of pair 0,
  * ..); returns the part of q . M that does not turn. Only where the layer is centred. */
-float kvant_transform_mean_query(const kvant_transforms *t, int layer, int kv_head, const float *q, float *turn);
-/* turn at the first token of a run: every pair times e^(j P f_i). */
-void kvant_transform_turn_run(const kvant_transforms *t, int layer, int64_t run, const float *turn, float *turned);
+float kvant_transform_mean_query(const kvant_transforms *t, int layer, int kv_head, const float *q, float *query);
+/* query at the first token of a run: every pair times e^(j P f_i). */
+void kvant_transform_turn_run(const kvant_transforms *t, int layer, int64_t run, const float *query, float *turned);
+
+/* turned (of a run) at the first token of a page of it, fast pairs alone: [2 n_fast]. */
+void kvant_transform_turn_page(const kvant_rope_table *rope, int page, const float *turned, float *fast);
 
 #endif

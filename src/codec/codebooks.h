@@ -15,7 +15,8 @@
 
 /* levels: [n_book][1 << bits], ascending within a book.
  * An encoder looks at u = x * units / (rms * f) for each factor f, where a level L stands for the interval nearest to it, and
- * keeps the f whose levels leave the least error after least squares. factor[0] is 1 and the best f when only one is tried. */
+ * keeps the f with the largest (sum x L)^2 / sum L^2, which leaves the least error after least squares. factor[0] is 1, the
+ * middle of the three and close to the best when only one is tried. */
 typedef struct kvant_book_set {
     int bits;
     int block;  /* elements that share a book, also the step of the loops when there is one book only */

@@ -5,8 +5,9 @@
  *   i6, i8    integers
  *   lm2..lm4  one Lloyd-Max codebook (the first stage of TurboQuant, https://arxiv.org/abs/2504.19874), for comparison
  *
- * A part, K or V: the planes of the codes (kernel/kernels.h, level rows), each [64 tokens]; selectors [64]; scales, binary16 [64],
- * times 16 so that small vectors keep all bits. Attention multiplies int8 levels with 16-bit queries and weights in integers:
+ * A part, K or V: the planes of the codes (kernel/kernels.h, level rows), each [64 tokens]; selectors [64]; scales [64], one byte:
+ * 0 for a vector of zeros, else e for 2^((e - 161) / 8) a level. A scale is one of the search's three candidates, and codes are
+ * chosen for what it really is, so its coarse steps cost 1 to 2 % of the noise and save a byte. Attention multiplies int8 levels with 16-bit queries and weights in integers:
  * nothing is dequantized, and the rounding is far below that of the formats.
  *
  * Not here: the rotation and the mean of the keys (cache/transform.h), the loops (kernel/). */
@@ -19,7 +20,7 @@
 
 #define TOKENS KVANT_PAGE_TOKENS
 #define HALF 16
-#define SCALE_UP 16.0f
+#define SCALE_BIAS 161
 
 /* Where the arrays of a part begin. */
 typedef struct level_layout {
@@ -45,7 +46,7 @@ static level_layout layout_of(const kvant_format *f, int head_dim) {
     l.selectors = at;
     at += TOKENS * (size_t)l.selector_bytes;
     l.scales = at;
-    l.bytes = at + TOKENS * sizeof(uint16_t);
+    l.bytes = at + TOKENS;
     return l;
 }
 
@@ -73,8 +74,24 @@ static kvant_rotation rotation(const kvant_format *f, kvant_side side, int head_
     return (kvant_rotation){head_dim, true};
 }
 
-static uint16_t *scales_of(const level_layout *l, const uint8_t *bytes) {
-    return (uint16_t *)(void *)(uintptr_t)(bytes + l->scales);
+/* 2^(i/8). */
+static const float eighths[8] = {0x1p+0f,        0x1.172b84p+0f, 0x1.306fe0p+0f, 0x1.4bfdaep+0f,
+                                 0x1.6a09e6p+0f, 0x1.8ace54p+0f, 0x1.ae89fap+0f, 0x1.d5818ep+0f};
+
+static float scale_of(uint8_t e) {
+    uint32_t power = (uint32_t)(e - SCALE_BIAS + 8 * 127); /* eighths of an exponent, biased as floats are */
+    return e ? eighths[power % 8] * kvant_bits_f32(power / 8 << 23) : 0.0f;
+}
+
+/* The largest e whose scale is not above `scale`, 1 to 255 (a NaN is 1). */
+static int scale_below(float scale) {
+    int power, i = 7;
+    if (!(scale > scale_of(1))) return 1;
+    if (scale >= scale_of(255)) return 255;
+    float mantissa = 2.0f * frexpf(scale, &power);
+    while (eighths[i] > mantissa)
+        i--;
+    return 8 * (power - 1) + i + SCALE_BIAS;
 }
 
 static kvant_level_rows rows_of(const kvant_part *part, const level_layout *l, const uint8_t *bytes, int first, int n) {
@@ -126,13 +143,6 @@ static void put_planes(const level_layout *l, uint8_t *bytes, int slot, const ui
     }
 }
 
-/* A scale as it is stored; what is not a number becomes 0. */
-static uint16_t store_scale(float scale) {
-    float up = scale * SCALE_UP;
-    if (!(up > 0.0f)) return 0;
-    return up < 65504.0f ? kvant_f32_to_f16(up) : 0x7BFF;
-}
-
 static float max_magnitude(const float *x, int d) {
     float largest = 0.0f;
     for (int i = 0; i < d; i++)
@@ -140,36 +150,37 @@ static float max_magnitude(const float *x, int d) {
     return largest;
 }
 
-static void encode_int(const kvant_part *part, const level_layout *l, uint8_t *bytes, int slot, const float *x) {
-    uint8_t code[KVANT_HEAD_DIM_MAX];
-    int d = part->head_dim, most = l->bits == 8 ? 127 : 31, middle = l->bits == 8 ? 0 : 32;
-    uint16_t stored = store_scale(max_magnitude(x, d) / (float)most);
-    float scale = kvant_f16_to_f32(stored) / SCALE_UP, inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
-    for (int i = 0; i < d; i++) {
-        float v = x[i] * inverse;
-        v = v < (float)most ? v : (float)most;
-        v = v > (float)-most ? v : (float)-most;
-        code[i] = (uint8_t)((int)rintf(v) + middle);
-    }
-    scales_of(l, bytes)[slot] = stored;
-    if (l->bits == 8)
-        memcpy(bytes + (size_t)slot * (size_t)d, code, (size_t)d);
-    else
-        put_planes(l, bytes, slot, code, d);
+/* What one scale of the search found: books, codes, and the squared error less that of all zeros. */
+typedef struct level_choice {
+    uint8_t book[KVANT_HEAD_DIM_MAX / HALF + 1], code[KVANT_HEAD_DIM_MAX];
+    float error;
+} level_choice;
+
+/* The squared error of scale * level against x, less that of zeros. */
+static float error_of(float scale, const float *x, const float *level, int square, int d, const kvant_kernels *k) {
+    return scale * (scale * (float)square - 2.0f * k->dot_f32(x, level, d));
 }
 
-/* What one scale of the search found: books, codes, and how much of the vector they explain. */
-typedef struct book_choice {
-    uint8_t book[KVANT_HEAD_DIM_MAX / HALF + 1], code[KVANT_HEAD_DIM_MAX];
-    float along, square; /* sum of x * level, sum of level^2 */
-} book_choice;
+static void choose_int(int bits, const float *x, int d, float scale, level_choice *out, const kvant_kernels *k) {
+    float level[KVANT_HEAD_DIM_MAX], inverse = 1.0f / scale, most = bits == 8 ? 127.0f : 31.0f;
+    int square = 0;
+    for (int i = 0; i < d; i++) {
+        float v = x[i] * inverse;
+        v = v < most ? v : most;
+        v = v > -most ? v : -most;
+        level[i] = rintf(v);
+        square += (int)level[i] * (int)level[i];
+        out->code[i] = (uint8_t)((int)level[i] + (bits == 8 ? 0 : 32));
+    }
+    out->error = error_of(scale, x, level, square, d, k);
+}
 
-static void choose_books(const kvant_book_set *set, const kvant_book_search *search, const float *x, int d, float factor, book_choice *out,
-                         const kvant_kernels *k) {
+static void choose_books(const kvant_book_set *set, const kvant_book_search *search, const float *x, int d, float scale,
+                         level_choice *out, const kvant_kernels *k) {
     int16_t cell[KVANT_HEAD_DIM_MAX];
     float level[KVANT_HEAD_DIM_MAX];
     int whole = d / set->block, rest = d - whole * set->block, square = 0;
-    k->book_cells(cell, x, factor, d);
+    k->book_cells(cell, x, 2.0f / scale, d);
     if (set->n_book == 1) {
         memset(out->book, 0, sizeof out->book);
     } else {
@@ -185,47 +196,51 @@ static void choose_books(const kvant_book_set *set, const kvant_book_search *sea
             square += v * v;
         }
     }
-    out->along = k->dot_f32(x, level, d);
-    out->square = (float)square;
+    out->error = error_of(scale, x, level, square, d, k);
 }
 
-/* Several scales are tried, because a book that fits at one may fit better at another; the best explains most of the vector. */
-static void encode_books(const kvant_part *part, const level_layout *l, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k) {
-    const kvant_book_set *set = kvant_book_set_find(l->bits, book_count(&part->format));
-    const kvant_book_search *search = kvant_book_search_find(l->bits, book_count(&part->format));
-    book_choice choices[KVANT_BOOK_FACTORS], *best = &choices[0];
-    int d = part->head_dim;
-    float rms = sqrtf(k->dot_f32(x, x, d) / (float)d), best_gain = -1.0f;
-    bool is_number = rms > 0.0f && rms <= 3.4e38f;
-    for (int i = 0; i < KVANT_BOOK_FACTORS; i++) {
-        choose_books(set, search, x, d, is_number ? 2.0f * set->units / (rms * set->factor[i]) : 0.0f, &choices[i], k);
-        float gain = choices[i].along * (choices[i].along / choices[i].square);
-        if (!(gain > best_gain)) continue;
-        best_gain = gain;
-        best = &choices[i];
-    }
-    put_planes(l, bytes, slot, best->code, d);
-    for (int b = 0; b < 2 * l->selector_bytes; b++) {
-        uint8_t *at = bytes + l->selectors + (size_t)slot * (size_t)l->selector_bytes + b / 2;
-        int book = b < (d + l->block - 1) / l->block ? best->book[b] : 0;
-        *at = (uint8_t)(b % 2 ? *at | book << 4 : book);
-    }
-    scales_of(l, bytes)[slot] = is_number ? store_scale(best->along / best->square) : 0;
+static void put_selectors(const level_layout *l, uint8_t *bytes, int slot, const uint8_t *book, int n_block) {
+    uint8_t *at = bytes + l->selectors + (size_t)slot * (size_t)l->selector_bytes;
+    for (int b = 0; b < n_block; b += 2)
+        at[b / 2] = (uint8_t)(book[b] | (b + 1 < n_block ? book[b + 1] << 4 : 0));
 }
 
+/* Three scales around the expected one are tried; the one with the least error stays. */
 static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k) {
     level_layout l = layout_of(&part->format, part->head_dim);
-    if (has_books(&part->format))
-        encode_books(part, &l, bytes, slot, x, k);
+    int d = part->head_dim;
+    bool books = has_books(&part->format);
+    const kvant_book_set *set = books ? kvant_book_set_find(l.bits, book_count(&part->format)) : NULL;
+    const kvant_book_search *search = books ? kvant_book_search_find(l.bits, book_count(&part->format)) : NULL;
+    level_choice choices[3], *best = &choices[0];
+    float rms = sqrtf(k->dot_f32(x, x, d) / (float)d);
+    float expected = books ? rms / set->units : max_magnitude(x, d) / (l.bits == 8 ? 127.0f : 31.0f);
+    /* The middle one of three scales is the nearest to the expected one; integers may cut the largest value, or not. */
+    int first = scale_below(books ? expected * 0.957603f : expected * 0.917004f), chosen = 0;
+    if (first > 253) first = 253;
+    for (int i = 0; i < 3; i++) {
+        if (books)
+            choose_books(set, search, x, d, scale_of((uint8_t)(first + i)), &choices[i], k);
+        else
+            choose_int(l.bits, x, d, scale_of((uint8_t)(first + i)), &choices[i], k);
+        if (i > 0 && !(choices[i].error < best->error)) continue;
+        best = &choices[i];
+        chosen = first + i;
+    }
+    bool is_number = rms > 0.0f && rms <= 3.4e38f;
+    bytes[l.scales + (size_t)slot] = (uint8_t)(is_number ? chosen : 0);
+    if (l.selector_bytes) put_selectors(&l, bytes, slot, best->book, (d + l.block - 1) / l.block);
+    if (l.bits == 8)
+        memcpy(bytes + (size_t)slot * (size_t)d, best->code, (size_t)d);
     else
-        encode_int(part, &l, bytes, slot, x);
+        put_planes(&l, bytes, slot, best->code, d);
 }
 
 static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float *x, const kvant_kernels *k) {
     level_layout l = layout_of(&part->format, part->head_dim);
     int8_t room[KVANT_HEAD_DIM_MAX];
     const int8_t *levels = levels_of(part, &l, bytes, slot, 1, room, k);
-    float scale = kvant_f16_to_f32(scales_of(&l, bytes)[slot]) / SCALE_UP;
+    float scale = scale_of(bytes[l.scales + (size_t)slot]);
     for (int i = 0; i < part->head_dim; i++)
         x[i] = scale * (float)levels[i];
 }
@@ -235,8 +250,8 @@ static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float
 static const int8_t *expand(const kvant_part *part, const uint8_t *bytes, const kvant_kernels *k, kvant_codec_scratch *s) {
     level_layout l = layout_of(&part->format, part->head_dim);
     kvant_fetch_next(s);
-    k->f16_to_f32(s->scale, scales_of(&l, bytes), TOKENS);
-    k->scale_f32(s->scale, 1.0f / SCALE_UP, TOKENS);
+    for (int t = 0; t < TOKENS; t++)
+        s->scale[t] = scale_of(bytes[l.scales + (size_t)t]);
     return levels_of(part, &l, bytes, 0, TOKENS, (int8_t *)s->tile, k);
 }
 

@@ -198,11 +198,12 @@ static void mean_of_block(const fixture *f, int head, int64_t position, double *
     for (int i = 0; i < n_rot / 2; i++) {
         int a = f->rope.interleaved ? 2 * i : i, b = f->rope.interleaved ? 2 * i + 1 : n_rot / 2 + i;
         out[a] = out[b] = 0;
-        for (int u = 0; u < 16; u++) {
-            double angle = (double)(first + u) * f->frequency[i], c = cos(angle) * f->rope.magnitude,
-                   s = sin(angle) * f->rope.magnitude;
-            out[a] += (mean[a] * c - mean[b] * s) / 16;
-            out[b] += (mean[a] * s + mean[b] * c) / 16;
+        bool fast = i < KVANT_FAST_PAIRS; /* turned at every token, not averaged */
+        for (int u = 0; u < (fast ? 1 : 16); u++) {
+            double angle = (double)(fast ? position : first + u) * f->frequency[i], n = fast ? 1 : 16,
+                   c = cos(angle) * f->rope.magnitude / n, s = sin(angle) * f->rope.magnitude / n;
+            out[a] += mean[a] * c - mean[b] * s;
+            out[b] += mean[a] * s + mean[b] * c;
         }
     }
 }
@@ -256,6 +257,11 @@ static void queries_meet_the_mean_that_was_subtracted(void **state) {
                         kvant_transform_turn_run(&f.t, 0, position / KVANT_RUN_TOKENS, turn, turned);
                         for (int i = 0; i < r->n_rot; i++)
                             found += (double)turned[i] * r->within[(block / 16 * r->n_rot + i) * 16 + block % 16];
+                        int in_page = (int)(position % KVANT_PAGE_TOKENS), n_fast = 2 * r->n_fast;
+                        float fast[2 * KVANT_FAST_PAIRS];
+                        kvant_transform_turn_page(r, (int)(position % KVANT_RUN_TOKENS / KVANT_PAGE_TOKENS), turned, fast);
+                        for (int i = 0; i < n_fast; i++)
+                            found += (double)fast[i] * r->tokens[(in_page / 16 * n_fast + i) * 16 + in_page % 16];
                     }
                     worst = fmax(worst, fabs(found - dot(q, mean, d)) / sqrt(dot(q, q, d) * dot(mean, mean, d)));
                 }
