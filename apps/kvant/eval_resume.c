@@ -13,6 +13,14 @@
 #define SAMPLES 64
 #define SAMPLE_BYTES 4096
 
+/* FNV-1a. */
+static uint64_t hash_bytes(uint64_t hash, const void *data, size_t n) {
+    const unsigned char *bytes = data;
+    for (size_t i = 0; i < n; i++)
+        hash = (hash ^ bytes[i]) * 0x100000001b3u;
+    return hash;
+}
+
 /* A number of the file's contents, from samples spread over it: reading all of a model would take longer than a chunk. */
 static uint64_t hash_file(const char *path, size_t size) {
     unsigned char block[SAMPLE_BYTES];
@@ -22,8 +30,7 @@ static uint64_t hash_file(const char *path, size_t size) {
     for (size_t i = 0; i < SAMPLES; i++) {
         size_t at = size / SAMPLES * i, n = 0;
         if (at <= LONG_MAX && fseek(f, (long)at, SEEK_SET) == 0) n = fread(block, 1, sizeof block, f);
-        for (size_t k = 0; k < n; k++)
-            hash = (hash ^ block[k]) * 0x100000001b3u;
+        hash = hash_bytes(hash, block, n);
     }
     fclose(f);
     return hash;
@@ -33,6 +40,21 @@ static void set_hash(json_t *object, const char *key, uint64_t hash) {
     char text[24];
     snprintf(text, sizeof text, "%016" PRIx64, hash);
     json_object_set_new(object, key, json_string(text));
+}
+
+/* What centred formats subtract and scale by: 0 where no row needs it. */
+static uint64_t hash_calibration(const evaluation *e) {
+    const kvant_calibration *c = kvant_model_calibration(e->model);
+    uint64_t hash = c ? 0xcbf29ce484222325u : 0;
+    size_t bytes = (size_t)e->info.head_dim * sizeof(float);
+    for (int layer = 0; c && layer < e->info.n_layer; layer++) {
+        for (int head = 0; head < e->info.n_kv_head; head++) {
+            const float *mean, *scale;
+            if (kvant_calibration_get(c, layer, head, &mean, &scale) != KVANT_OK) continue;
+            hash = hash_bytes(hash_bytes(hash, mean, bytes), scale, bytes);
+        }
+    }
+    return hash;
 }
 
 static json_t *describe(const evaluation *e) {
@@ -51,6 +73,7 @@ static json_t *describe(const evaluation *e) {
     json_object_set_new(s, "quantized_kv_start", json_integer(kv->quantized_kv_start));
     json_object_set_new(s, "max_kv_size", json_integer(kv->max_kv_size));
     json_object_set_new(s, "kv_center", json_boolean(!kv->kv_center_off));
+    set_hash(s, "calibration_hash", hash_calibration(e));
     json_object_set_new(s, "compat_mlx", json_boolean(kv->compat_mlx));
     json_object_set_new(s, "passkey", json_boolean(e->passkey));
     json_object_set_new(s, "greedy", json_boolean(e->greedy));
