@@ -298,6 +298,7 @@ static int print_json(const answer *a) {
     set_format(cache, "k", &a->info.k);
     set_format(cache, "v", &a->info.v);
     json_object_set_new(cache, "bits", json_real(a->info.kv_bits_total));
+    json_object_set_new(cache, "calibration", a->info.calibration ? json_text(a->info.calibration) : json_null());
     json_object_set_new(cache, "tokens", json_integer(kvant_session_length(a->session)));
     json_object_set_new(cache, "bytes", json_integer((json_int_t)kvant_session_cache_bytes(a->session)));
     if (kvant_model_cache_bytes_for(a->model, "f16", kvant_session_length(a->session), &f16, NULL) == KVANT_OK)

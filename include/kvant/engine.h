@@ -44,7 +44,7 @@ typedef struct kvant_load_params {
     kvant_kv_params kv;
     const char *cache_dir;        /* the folder where calibrations are kept and found again, made where it is missing; NULL: none */
     const char *calibration_file; /* one of the user's own (kvant_model_calibrate): of another model or damaged, it is refused, even
-                                     where no format needs it; NULL: found in cache_dir, or made from a built-in text */
+                                     where no format needs it, and with vocab_only; NULL: found in cache_dir, or made from a built-in text */
 } kvant_load_params;
 
 void kvant_load_params_default(kvant_load_params *p);

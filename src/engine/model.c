@@ -20,6 +20,8 @@ static kvant_status check_params(const kvant_load_params *p, kvant_error *err) {
     if (p->prefill_step_size < 0 || p->prefill_step_size > PREFILL_STEP_MAX)
         return kvant_fail(err, KVANT_EINVAL, "prefill_step_size: found %d, expected 1 to %d tokens (0: the default, %d)",
                           p->prefill_step_size, PREFILL_STEP_MAX, PREFILL_STEP_DEFAULT);
+    if (p->vocab_only && p->calibration_file)
+        return kvant_fail(err, KVANT_EINVAL, "%s: a calibration is of no use with the vocabulary only", p->calibration_file);
     /* Before minutes of reading: what is wrong with any model is said at once. */
     kvant_cache_config scratch;
     kvant_cache_config_default(&scratch);

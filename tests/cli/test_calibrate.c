@@ -86,12 +86,43 @@ static void the_first_run_calibrates_and_says_so_the_second_names_what_it_found(
     assert_null(strstr(output, "calibration"));
 }
 
+static void many_at_once_do_no_harm(void **state) {
+    (void)state;
+    char one[1024], all[4096 + 256];
+    snprintf(one, sizeof one, "KVANT_CACHE=" FOLDER " '%s' logits -m " MODEL " --kv bc4 --ids " IDS " -o " OUT, KVANT_PROGRAM);
+    snprintf(all, sizeof all, "{ %s.1 & a=$!; %s.2 & b=$!; %s.3 & c=$!; wait $a && wait $b && wait $c; } 2>/dev/null", one, one, one);
+    assert_int_equal(system(all), 0);
+    assert_int_equal(system("cmp -s " OUT ".1 " OUT ".2 && cmp -s " OUT ".2 " OUT ".3"), 0);
+    assert_int_equal(system("test \"$(ls " FOLDER " | wc -l)\" -eq 1"), 0); /* nothing half written is left */
+    says(0, FOLDER, LOGITS "--kv bc4", "508 tokens, " FOLDER "/");
+    assert_null(strstr(output, "calibrating"));
+}
+
 static void a_folder_that_cannot_be_written_is_a_warning(void **state) {
     (void)state;
     says(0, "/proc/kvant", LOGITS "--kv bc4", "kvant: warning: /proc/kvant");
     says(0, "", LOGITS "--kv bc4", "calibrating");
     assert_null(strstr(output, "warning"));
     assert_null(strstr(output, "kept in"));
+}
+
+static void the_folder_is_kvants_own_else_the_users_caches(void **state) {
+    (void)state;
+    static const struct {
+        const char *environment, *expected;
+    } cases[] = {{"-u KVANT_CACHE HOME=\"$PWD\" XDG_CACHE_HOME=\"$PWD/" FOLDER "\"", "/" FOLDER "/kvant/"},
+                 {"-u KVANT_CACHE HOME=\"$PWD/" FOLDER "\" XDG_CACHE_HOME=relative", "/" FOLDER "/.cache/kvant/"},
+                 {"-u KVANT_CACHE -u XDG_CACHE_HOME HOME=\"$PWD/" FOLDER "\"", "/" FOLDER "/.cache/kvant/"},
+                 {"KVANT_CACHE=" FOLDER "/own HOME=\"$PWD\" XDG_CACHE_HOME=\"$PWD\"", FOLDER "/own/"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char command[2048];
+        assert_int_equal(clean(), 0);
+        snprintf(command, sizeof command, "env %s '%s' calibrate -m " MODEL " --json 2>&1", cases[i].environment, KVANT_PROGRAM);
+        FILE *pipe = popen(command, "r");
+        assert_non_null(pipe);
+        output[fread(output, 1, sizeof output - 1, pipe)] = '\0';
+        if (pclose(pipe) != 0 || !strstr(output, cases[i].expected)) fail_msg("%s: %s", cases[i].environment, output);
+    }
 }
 
 static void one_from_a_file_is_used_and_of_another_model_refused(void **state) {
@@ -143,7 +174,9 @@ static void wishes_that_cannot_be_met_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(the_first_run_calibrates_and_says_so_the_second_names_what_it_found, each),
+        cmocka_unit_test_setup(many_at_once_do_no_harm, each),
         cmocka_unit_test_setup(a_folder_that_cannot_be_written_is_a_warning, each),
+        cmocka_unit_test_setup(the_folder_is_kvants_own_else_the_users_caches, each),
         cmocka_unit_test_setup(one_from_a_file_is_used_and_of_another_model_refused, each),
         cmocka_unit_test_setup(text_of_ones_own_is_read_and_json_says_what_was_found, each),
         cmocka_unit_test_setup(wishes_that_cannot_be_met_are_refused, each),
