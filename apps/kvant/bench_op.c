@@ -2,8 +2,8 @@
 /* bench_op.c: kvant bench --op: what attending to pages, and filling them, costs in libkvant, through its public header alone.
  *
  * Every group of figures (a part, a head_dim, a number of threads) has one cache a format with the same random tokens in all of
- * them. The formats take turns within every repetition, and so does a plain sum over a buffer of the same size, which tells the
- * read bandwidth of that minute and leaves nothing of a cache in the processor. Medians count.
+ * them. The formats take turns within every repetition, and so does a plain sum over a buffer as large as f16 pages, which tells
+ * the read bandwidth of that minute and leaves nothing of a cache in the processor. Medians count.
  *
  * Not here: quality (kvant eval), tokens a second of a model (cmd_bench.c). */
 #include <inttypes.h>
@@ -24,7 +24,7 @@
 #define DEFAULT_KV "f16,i8,bc5,bc4,bc4.bare,affine4:64,bc3,bc2"
 #define MAX_REPS 99
 #define MAX_DIMS 8
-#define HEAD_DIM_MAX 1024 /* that may be typed; each format says what it can store */
+#define HEAD_DIM_MAX 512 /* that may be typed; each format says what it can store */
 #define MAX_GROUPS (MAX_DIMS * 6)
 #define MAX_THREADS 256
 #define L2_BYTES (256 << 10) /* of f16 pages: fits beside the queries in the 512 KiB and more of today's cores */
@@ -33,6 +33,7 @@
 #define MEMORY_TOKENS 4096   /* of each of its layers */
 #define CALIBRATION_TOKENS 128
 #define ENCODE_TOKENS 2048
+#define BUFFER_MAX (1 << 30)
 #define TILE_TOKENS 512 /* random tokens that are appended again and again */
 #define FILL_WEIGHT 8   /* of a cache that is filled in the progress bar, against one measurement */
 
@@ -48,7 +49,8 @@ static const char about[] =
     "  prefill         --prefill query tokens behind --depth others: milliseconds for one layer and KV head.\n"
     "  encode          appending tokens: microseconds a token-head, K and V together, one thread.\n"
     "\"vs\" is speed: 2.00 takes half the time of f16 (of the first format where f16 is not among them). Formats take turns in\n"
-    "every repetition and the median counts, so a busy machine shifts all rows alike: trust ratios more than times.\n"
+    "every repetition and the median counts, so a busy machine shifts all rows alike: trust ratios more than times,\n"
+    "and where others work on it, too, count processor time instead: -t 1 --cpu-time.\n"
     "bc4 beside bc4.bare (no centring) shows what subtracting the rotating mean of the keys costs. Centred formats get a\n"
     "calibration made from random keys with a mean, turned by RoPE (NEOX, base 10000).";
 
@@ -88,7 +90,8 @@ typedef struct op_bench {
     kvant_precision precision;
     op_group groups[MAX_GROUPS];
     int n_groups;
-    uint64_t *buffer; /* [memory / 8], for the read bandwidth */
+    uint64_t *buffer; /* [buffer_bytes / 8], for the read bandwidth */
+    size_t buffer_bytes;
     progress bar;
     double done, total;
 } op_bench;
@@ -292,7 +295,7 @@ static volatile uint64_t read_sum; /* keeps the sums from being left out */
 static double measure_bandwidth(const op_bench *b, int n) {
     reader readers[MAX_THREADS];
     pthread_t threads[MAX_THREADS];
-    size_t words = (size_t)b->memory / sizeof *b->buffer / (size_t)n / 64 * 64;
+    size_t words = b->buffer_bytes / sizeof *b->buffer / (size_t)n / 64 * 64;
     int started = 1;
     double start = clock_seconds(b);
     for (int i = 0; i < n; i++)
@@ -400,9 +403,10 @@ static int thread_counts(const op_bench *b, op_part part) {
 
 static int measure_all(op_bench *b) {
     int code = 0, n_groups = 0;
-    b->buffer = malloc((size_t)b->memory);
+    b->buffer_bytes = (size_t)(b->memory < BUFFER_MAX ? b->memory : BUFFER_MAX);
+    b->buffer = malloc(b->buffer_bytes);
     if (!b->buffer) return fail_with(1, "out of memory: a smaller --memory takes less");
-    memset(b->buffer, 1, (size_t)b->memory);
+    memset(b->buffer, 1, b->buffer_bytes);
     for (op_part p = PART_L2; p < N_PARTS; p++)
         n_groups += b->n_dims * thread_counts(b, p);
     b->total = (double)n_groups * b->list.n * (b->reps + FILL_WEIGHT);
@@ -503,9 +507,9 @@ static int print_tables(const op_bench *b) {
         int code = print_part(b, p);
         if (code) return code;
     }
-    printf("%s kernels, %s arithmetic, %d query heads a KV head; read bandwidth of memory:", kvant_isa_name(b->isa),
+    printf("%s kernels, %s arithmetic, %d query heads a KV head", kvant_isa_name(b->isa),
            b->precision == KVANT_EXACT ? "float32" : "fast", b->group);
-    const char *before = " ";
+    const char *before = "; read bandwidth of memory: ";
     for (int i = 0; i < b->n_groups; i++) {
         const op_group *g = &b->groups[i];
         if (g->part != PART_MEMORY || g->n_reps == 0) continue;
