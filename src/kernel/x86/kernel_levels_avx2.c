@@ -527,11 +527,12 @@ AVX2 static uint32_t avx2_search_books(uint8_t *book, const uint16_t (*errors)[K
                                        int n_block) {
     uint32_t total = 0;
     for (int b = 0; b < n_block; b++, cell += block) {
-        __m256i sum[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-        for (int i = 0; i < block; i += 2)
-            UNROLL for (int j = 0; j < 2; j++)
-                sum[j] = _mm256_adds_epu16(sum[j], _mm256_loadu_si256((const __m256i *)errors[cell[i + j]]));
-        sum[0] = _mm256_adds_epu16(sum[0], sum[1]);
+        __m256i sum[4];
+        UNROLL for (int j = 0; j < 4; j++) sum[j] = _mm256_setzero_si256();
+        for (int i = 0; i < block; i += 8) /* 16 or 32 */
+            UNROLL for (int j = 0; j < 8; j++)
+                sum[j % 4] = _mm256_adds_epu16(sum[j % 4], _mm256_loadu_si256((const __m256i *)errors[cell[i + j]]));
+        sum[0] = _mm256_adds_epu16(_mm256_adds_epu16(sum[0], sum[1]), _mm256_adds_epu16(sum[2], sum[3]));
         uint32_t low = (uint32_t)_mm_cvtsi128_si32(_mm_minpos_epu16(_mm256_castsi256_si128(sum[0])));
         uint32_t high = (uint32_t)_mm_cvtsi128_si32(_mm_minpos_epu16(_mm256_extracti128_si256(sum[0], 1)));
         bool is_low = (low & 65535) <= (high & 65535);
