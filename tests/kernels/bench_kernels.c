@@ -21,8 +21,9 @@
 #define PAGE_ROWS 64
 #define MAX_D 128
 #define MANY 96 /* queries of a prompt */
-#define RUN_SECONDS 0.01
-#define RUNS 5
+#define CALL_BYTES (64u << 10) /* of pages, for each call */
+#define RUN_SECONDS 0.0005 /* short: other programs of a busy machine interrupt some runs, and not the best */
+#define RUNS 100
 #define MAX_SECONDS 0.5
 
 typedef struct bench {
@@ -34,7 +35,7 @@ typedef struct bench {
     int16_t *x_sum;
     int n, bits, scale_block;
     int d, block; /* of pages: the length of a vector; the elements of a book, 0 without books */
-    size_t pages;
+    size_t first_page, pages; /* the next page to read, and how many there are */
     int8_t *levels;
     int16_t *words; /* queries or weights */
     uint16_t (*errors)[KVANT_BOOKS];
@@ -224,9 +225,16 @@ static void call_multiply_levels(bench *b) {
         b->k->score_levels(&s);
 }
 
+/* The next pages of those there are, which are read in a circle. */
+static const uint8_t *next_page(bench *b) {
+    const uint8_t *page = b->packed + b->first_page * page_bytes(b);
+    b->first_page = (b->first_page + 1) % b->pages;
+    return page;
+}
+
 static void call_pages(bench *b) {
-    for (size_t i = 0; i < b->pages; i++) {
-        const uint8_t *page = b->packed + i * page_bytes(b);
+    for (size_t i = 0; i < CALL_BYTES / page_bytes(b); i++) {
+        const uint8_t *page = next_page(b);
         if (b->bits == F16_BITS || b->bits == TILES_OF_4) {
             multiply_panels(b, page);
         } else {
@@ -237,13 +245,14 @@ static void call_pages(bench *b) {
 }
 
 static void call_unpack_pages(bench *b) {
-    for (size_t i = 0; i < b->pages; i++)
-        unpack_levels(b, b->packed + i * page_bytes(b));
+    for (size_t i = 0; i < CALL_BYTES / page_bytes(b); i++)
+        unpack_levels(b, next_page(b));
 }
 
 static double page_ns(bench *b, void (*call)(bench *), size_t bytes) {
     b->pages = bytes / page_bytes(b);
-    return 1e9 * time_call(call, b) / (double)b->pages;
+    b->first_page = 0;
+    return 1e9 * time_call(call, b) / (double)(CALL_BYTES / page_bytes(b));
 }
 
 /* Nanoseconds of a page and n vectors, from the cache and from memory; for a prompt the rate of multiplications. */
