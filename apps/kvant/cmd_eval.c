@@ -13,12 +13,14 @@
 
 #include "commands.h"
 #include "eval.h"
+#include "eval_layers.h"
 #include "interrupt.h"
 #include "options.h"
 
 /* The standard set of rows. */
 #define EVAL_SUITE "affine8:64,affine6:64,affine5:64,affine4:64,affine3:64,affine2:64"
 #define EVAL_CONTEXT 2048
+#define EVAL_TOKENS 8192
 
 static const char usage[] = "kvant eval -m MODEL -f TEXT [-c N] [--tokens N] [--kv FORMAT,… | --suite] [--passkey] [--greedy]\n"
                             "                  [--plot FILE.svg] [--state FILE] [--csv | --json]";
@@ -36,6 +38,10 @@ static const char about[] =
     "counts the answers that have the number. Small models miss some with any cache: compare with the row f16. --greedy lets\n"
     "every format continue prompts from the text and gives the first token that differs from f16's continuation. Both are\n"
     "measured beside the divergence; --tokens 0 leaves that out.\n"
+    "\n"
+    "--by-layer shows, of every format and KV head, the noise of attention's logits from stored keys and the error of its output "
+    "from\n"
+    "stored values, the worst heads first, over the first tokens of the text.\n"
     "\n"
     "Ctrl-C prints what has been measured so far. With --state FILE it is kept, after every chunk and every prompt, and the "
     "same\n"
@@ -71,6 +77,10 @@ static int run_eval(evaluation *e, const char *model) {
     if (e->chunk > e->info.n_context_train)
         fprintf(stderr, "kvant: -c %d is longer than the %" PRId64 " tokens that the model was trained for\n", e->chunk,
                 e->info.n_context_train);
+    if (e->by_layer) {
+        code = eval_read_text(e);
+        return code ? code : eval_by_layer(e);
+    }
     e->chunk_ids = malloc((size_t)e->chunk * sizeof *e->chunk_ids);
     if (!e->chunk_ids) return fail_with(1, "out of memory");
     code = eval_create_rows(e);
@@ -96,6 +106,15 @@ static int show(const evaluation *e) {
     return code ? code : interrupted ? 1 : 0;
 }
 
+static int check_by_layer(const evaluation *e, int64_t typed_context) {
+    if (e->passkey || e->greedy || e->plot_path || e->state_path)
+        return fail_with(2, "--by-layer is a report of its own; leave out --passkey, --greedy, --plot and --state");
+    if (typed_context) return fail_with(2, "--by-layer reads --tokens N in one piece; leave out -c");
+    if (e->n_tokens < EVAL_LAYERS_MIN || e->n_tokens > EVAL_LAYERS_MAX)
+        return fail_with(2, "--by-layer reads %d to %d --tokens", EVAL_LAYERS_MIN, EVAL_LAYERS_MAX);
+    return 0;
+}
+
 static int check_flags(evaluation *e, int64_t context) {
     if (!e->text_path) return fail_with(2, "eval needs a text: -f FILE");
     if (e->csv && e->json) return fail_with(2, "--csv and --json exclude each other");
@@ -112,7 +131,7 @@ static int check_flags(evaluation *e, int64_t context) {
 int cmd_eval(int argc, char **argv) {
     static evaluation e;
     model_options options = {0};
-    e.n_tokens = 8192;
+    e.n_tokens = -1;
     e.n_prompts = 20;
     e.n_gen = 64;
     const option own[] = {
@@ -123,6 +142,7 @@ int cmd_eval(int argc, char **argv) {
         {"--suite", NULL, OPTION_FLAG, &e.suite, 0, 0, NULL, "the standard set of formats, context 2048 unless -c is given"},
         {"--passkey", NULL, OPTION_FLAG, &e.passkey, 0, 0, NULL, "how often a number hidden in -c tokens is found again"},
         {"--greedy", NULL, OPTION_FLAG, &e.greedy, 0, 0, NULL, "the first token of a greedy answer that is not f16's"},
+        {"--by-layer", NULL, OPTION_FLAG, &e.by_layer, 0, 0, NULL, "the noise of every KV head, and nothing else (512 tokens)"},
         {"--prompts", NULL, OPTION_INT, &e.n_prompts, 1, 10000, "N", "prompts of --passkey and of --greedy (20)"},
         {"--gen", NULL, OPTION_INT, &e.n_gen, 1, 65536, "N", "tokens that --greedy generates after a prompt (64)"},
         {"--seed", NULL, OPTION_UINT64, &e.seed, 0, 0, "N", "the numbers that --passkey hides (0)"},
@@ -141,11 +161,14 @@ int cmd_eval(int argc, char **argv) {
     if (code) return code < 0 ? 0 : code;
     if ((code = kv_list_take(&e.formats, &options, EVAL_SUITE)) != 0) return code;
     if ((code = options_need_model(&options.model, rest, n_rest)) != 0) return code;
+    if (e.n_tokens < 0) e.n_tokens = e.by_layer ? EVAL_LAYERS_TOKENS : EVAL_TOKENS;
+    if (e.by_layer && (code = check_by_layer(&e, options.n_context)) != 0) return code;
+    if (e.by_layer) options.n_context = e.n_tokens; /* one chunk */
     if ((code = check_flags(&e, options.n_context ? options.n_context : EVAL_CONTEXT)) != 0) return code;
     e.fast = options.fast;
     e.load = &options.load;
     code = run_eval(&e, options.model);
-    if (!code) code = show(&e);
+    if (!code && !e.by_layer) code = show(&e);
     free_evaluation(&e);
     return code;
 }

@@ -38,7 +38,7 @@ typedef struct evaluation {
     const kvant_load_params *load;
     /* what was asked for */
     const char *text_path, *state_path, *plot_path;
-    bool text_is_ids, fast, suite, passkey, greedy, csv, json;
+    bool text_is_ids, fast, suite, passkey, greedy, by_layer, csv, json;
     int chunk;        /* -c */
     int64_t n_tokens; /* --tokens; 0: no divergence */
     int n_prompts, n_gen;

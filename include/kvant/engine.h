@@ -143,6 +143,7 @@ typedef struct kvant_session_params {
     int64_t n_context;         /* most tokens, 0: what the model was trained for */
     kvant_precision precision; /* KVANT_FAST; KVANT_EXACT for evaluation */
     const char *kv;            /* NULL: the model's settings; else a format or pair for this session alone (evaluation) */
+    int measure_tokens;        /* keep exact keys, values and queries of the first tokens, for kvant_session_head_noise; 0: none */
 } kvant_session_params;
 void kvant_session_params_default(kvant_session_params *p);
 kvant_status kvant_session_create(kvant_model *m, const kvant_session_params *params, kvant_session **out, kvant_error *err);
@@ -165,6 +166,19 @@ int64_t kvant_session_context(const kvant_session *s);
 /* The first n_tokens stay; a cache that was converted at quantized_kv_start stays converted unless n_tokens is 0.
  * KVANT_EINVAL: longer than the session. KVANT_EUNSUPPORTED: a window has dropped tokens that the rest would attend to. */
 kvant_status kvant_session_truncate(kvant_session *s, int64_t n_tokens, kvant_error *err);
+/* What the cache's format does to one KV head, measured on the tokens that the session has of its first measure_tokens:
+ *   sigma2    the variance, over the keys that a query sees, of the error of its logits (scale * q . (stored k - k); with a soft-cap
+ *             the difference of capped logits); averaged over the queries of every eighth token, in all query heads of the KV head.
+ *             The first KVANT_SINK_TOKENS keys are left out. Attention's divergence is about sigma2 / 2.
+ *   v_error   (may be NULL) the root of the mean square of what is wrong with attention's output, relative to that output's: the same
+ *             queries, with the weights of exact keys, over stored and over exact values. Learned sinks are left out of the weights.
+ * k and v are read from the cache as attention sees them, in float32; what fast kernels round is no part. Costs as much as a short
+ * prefill when all heads are asked for.
+ * KVANT_EINVAL: no such head, no measure_tokens, or fewer than 16 of them in the cache.
+ *
+ * Every session whose K is quantized makes a small form of it once, over its first 64 tokens, and warns through kvant_set_log where
+ * sigma2 is as large as no working model shows. */
+kvant_status kvant_session_head_noise(kvant_session *s, int layer, int kv_head, double *sigma2, double *v_error, kvant_error *err);
 /* The bytes its cache really takes now. */
 size_t kvant_session_cache_bytes(const kvant_session *s);
 /* The sequence under it, for tests and tools that look at pages; owned by the session. */

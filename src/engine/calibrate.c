@@ -60,9 +60,9 @@ static kvant_status read_ids(kvant_model *m, kvant_calibration *c, const int32_t
     KVANT_TRY(kvant_cache_create(m->ctx, &config, &cache, err));
     kvant_status st = kvant_sequence_create(cache, &s);
     if (st == KVANT_OK) {
-        kvant_workspace_observe(m->workspace, c);
+        kvant_workspace_observe(m->workspace, kvant_observe_for_calibration, c);
         st = observe(m, s, ids, n, err);
-        kvant_workspace_observe(m->workspace, NULL);
+        kvant_workspace_observe(m->workspace, NULL, NULL);
         kvant_sequence_destroy(s);
     } else {
         st = kvant_fail(err, st, "calibration: out of memory");

@@ -3,10 +3,12 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "engine/head_noise.h"
 #include "engine/kv_config.h"
 #include "engine/model.h"
 
 #define CONTEXT_MAX (INT64_C(1) << 27)
+#define MEASURE_STRIDE 8 /* the queries of every eighth token say as much as all */
 
 struct kvant_session {
     kvant_model *model;
@@ -15,16 +17,33 @@ struct kvant_session {
     kvant_precision precision;
     int64_t n_context;
     int64_t quantized_start; /* where a chunk must end so that answers do not depend on its size; 0: nowhere */
+    kvant_head_noise *check; /* NULL once the first tokens were looked at, or where keys are stored as they are */
+    int64_t check_length;    /* when they are looked at: as soon as they are quantized */
+    kvant_head_noise *heads; /* of measure_tokens; NULL: none */
     float *logits;           /* [n_vocab] */
     bool has_logits;
 };
 
 void kvant_session_params_default(kvant_session_params *p) { *p = (kvant_session_params){.precision = KVANT_FAST}; }
 
-static kvant_status create_cache(kvant_session *s, const char *kv, kvant_error *err) {
+static bool is_quantized(const kvant_format *f) { return f->codec != KVANT_CODEC_F16 && f->codec != KVANT_CODEC_F32; }
+
+/* Recorders of the first tokens: one for the check of every session whose keys are quantized, one for who asked. */
+static kvant_status create_recorders(kvant_session *s, const kvant_cache_config *c, int measure_tokens, kvant_error *err) {
+    const kvant_decoder_info *info = &s->model->info;
+    bool quantizes = !c->layer_k && is_quantized(&c->k);
+    for (int i = 0; c->layer_k && i < c->n_layer; i++)
+        quantizes = quantizes || is_quantized(&c->layer_k[i]);
+    s->check_length = c->quantized_kv_start > KVANT_HEAD_CHECK_TOKENS ? c->quantized_kv_start : KVANT_HEAD_CHECK_TOKENS;
+    if (measure_tokens != 0) KVANT_TRY(kvant_head_noise_create(info, measure_tokens, MEASURE_STRIDE, true, &s->heads, err));
+    if (!quantizes || s->check_length > s->n_context) return KVANT_OK;
+    return kvant_head_noise_create(info, KVANT_HEAD_CHECK_TOKENS, KVANT_HEAD_CHECK_STRIDE, false, &s->check, err);
+}
+
+static kvant_status create_cache(kvant_session *s, const kvant_session_params *params, kvant_error *err) {
     kvant_cache_config c = s->model->cache;
-    if (kv) {
-        KVANT_TRY(kvant_format_parse_pair(kv, &c.k, &c.v, err));
+    if (params->kv) {
+        KVANT_TRY(kvant_format_parse_pair(params->kv, &c.k, &c.v, err));
         if (s->model->kv_center_off) c.k.bare = kvant_format_is_centred(&c.k) || c.k.bare;
     }
     if (kvant_kv_config_centres(&c)) KVANT_TRY(kvant_model_need_calibration(s->model, err));
@@ -33,7 +52,7 @@ static kvant_status create_cache(kvant_session *s, const char *kv, kvant_error *
     if (quantizes && !c.quantize_after_step) s->quantized_start = c.quantized_kv_start;
     KVANT_TRY(kvant_cache_create(s->model->ctx, &c, &s->cache, err));
     if (kvant_sequence_create(s->cache, &s->sequence) != KVANT_OK) return kvant_fail(err, KVANT_ENOMEM, "session: out of memory");
-    return KVANT_OK;
+    return create_recorders(s, &c, params->measure_tokens, err);
 }
 
 kvant_status kvant_session_create(kvant_model *m, const kvant_session_params *params, kvant_session **out, kvant_error *err) {
@@ -48,7 +67,7 @@ kvant_status kvant_session_create(kvant_model *m, const kvant_session_params *pa
     s->precision = params->precision;
     s->n_context = params->n_context ? params->n_context : m->info.n_context > 0 ? m->info.n_context : 2048;
     s->logits = kvant_alloc_aligned((size_t)m->info.n_vocab, sizeof(float));
-    kvant_status st = s->logits ? create_cache(s, params->kv, err) : kvant_fail(err, KVANT_ENOMEM, "session: out of memory");
+    kvant_status st = s->logits ? create_cache(s, params, err) : kvant_fail(err, KVANT_ENOMEM, "session: out of memory");
     if (st != KVANT_OK) {
         kvant_session_destroy(s);
         return st;
@@ -59,6 +78,8 @@ kvant_status kvant_session_create(kvant_model *m, const kvant_session_params *pa
 
 void kvant_session_destroy(kvant_session *s) {
     if (!s) return;
+    kvant_head_noise_destroy(s->check);
+    kvant_head_noise_destroy(s->heads);
     kvant_sequence_destroy(s->sequence);
     kvant_cache_destroy(s->cache);
     kvant_free_aligned(s->logits);
@@ -78,12 +99,38 @@ static kvant_status check_room(const kvant_session *s, const int32_t *ids, int64
     return KVANT_OK;
 }
 
+static kvant_status observe(void *session, int layer, int64_t first, const float *k, const float *v, const float *q, int n) {
+    kvant_session *s = session;
+    if (s->check) KVANT_TRY(kvant_head_noise_observe(s->check, layer, first, k, v, q, n));
+    return s->heads ? kvant_head_noise_observe(s->heads, layer, first, k, v, q, n) : KVANT_OK;
+}
+
+/* The model's scratch is shared with other sessions: it is observed for one chunk, where someone looks. */
+static kvant_status forward(kvant_session *s, const int32_t *ids, int n, float *logits, int n_logits) {
+    const kvant_model *m = s->model;
+    if (s->check || s->heads) kvant_workspace_observe(m->workspace, observe, s);
+    kvant_status st = kvant_decoder_forward(m->decoder, m->workspace, s->sequence, ids, n, s->precision, logits, n_logits);
+    kvant_workspace_observe(m->workspace, NULL, NULL);
+    return st;
+}
+
+/* Once, when the first tokens are there and quantized. */
+static void check_heads(kvant_session *s) {
+    if (!s->check || kvant_session_length(s) < s->check_length) return;
+    (void)kvant_head_noise_warn(s->check, s->sequence);
+    kvant_head_noise_destroy(s->check);
+    s->check = NULL;
+}
+
 /* One chunk through the model, then the cache is quantized as far as its settings say. */
 static kvant_status run_chunk(kvant_session *s, const int32_t *ids, int n, float *logits, int n_logits, kvant_error *err) {
     int64_t length = kvant_session_length(s);
-    kvant_status st = kvant_decoder_forward(s->model->decoder, s->model->workspace, s->sequence, ids, n, s->precision, logits, n_logits);
+    kvant_status st = forward(s, ids, n, logits, n_logits);
     if (st == KVANT_OK) st = kvant_maybe_quantize_kv_cache(s->sequence, NULL);
-    if (st == KVANT_OK) return KVANT_OK;
+    if (st == KVANT_OK) {
+        check_heads(s);
+        return KVANT_OK;
+    }
     s->has_logits = false;
     /* Room for a conversion can be missing after the chunk was computed: then the chunk is taken back too. */
     if (kvant_session_length(s) > length) (void)kvant_sequence_truncate(s->sequence, length);
@@ -150,6 +197,17 @@ kvant_status kvant_session_truncate(kvant_session *s, int64_t n_tokens, kvant_er
         return kvant_fail(err, st, "truncate: a window has dropped tokens that position %lld would see; begin again from 0", (long long)n_tokens);
     if (n_tokens < length) s->has_logits = false;
     return KVANT_OK;
+}
+
+kvant_status kvant_session_head_noise(kvant_session *s, int layer, int kv_head, double *sigma2, double *v_error, kvant_error *err) {
+    const kvant_decoder_info *info = &s->model->info;
+    if (!s->heads) return kvant_fail(err, KVANT_EINVAL, "head noise: this session was created without measure_tokens");
+    if (layer < 0 || layer >= info->n_layer || kv_head < 0 || kv_head >= info->n_kv_head)
+        return kvant_fail(err, KVANT_EINVAL, "head noise: found layer %d, KV head %d, expected below %d and %d", layer, kv_head,
+                          info->n_layer, info->n_kv_head);
+    if (kvant_head_noise_measure(s->heads, s->sequence, layer, kv_head, sigma2, v_error) == KVANT_OK) return KVANT_OK;
+    return kvant_fail(err, KVANT_EINVAL, "head noise: layer %d: too few of the first %d tokens are in the cache", layer,
+                      kvant_head_noise_tokens(s->heads));
 }
 
 size_t kvant_session_cache_bytes(const kvant_session *s) { return kvant_cache_bytes(s->cache); }

@@ -17,6 +17,7 @@ typedef struct kvant_decoder_info {
     int n_layer, n_head, n_kv_head, head_dim, n_embd, n_vocab;
     int64_t n_context;         /* the context the model was trained for */
     const int *layer_window;   /* [n_layer], 0 = whole context; owned by the decoder */
+    float attention_scale, attention_softcap; /* as in kvant_attend_params; 0 from kvant_decoder_peek */
     size_t weight_bytes;       /* resident weights after repacking */
     int64_t n_parameters;
 } kvant_decoder_info;
@@ -42,8 +43,15 @@ void kvant_decoder_calibration_config(const kvant_decoder *d, kvant_rope_config 
 typedef struct kvant_workspace kvant_workspace;
 kvant_status kvant_workspace_create(const kvant_decoder *d, int n_max, kvant_workspace **out, kvant_error *err);
 void kvant_workspace_destroy(kvant_workspace *w);
-/* Keys and queries of all further steps are added to a calibration, which is borrowed; NULL: no longer. */
-void kvant_workspace_observe(kvant_workspace *w, kvant_calibration *calibration);
+/* Shown every layer of a step before its n tokens are stored: k, v [n][n_kv_head][head_dim] and q [n][n_head][head_dim] as the cache
+ * and attention get them. A failure ends the step. */
+typedef kvant_status (*kvant_observe_fn)(void *user, int layer, int64_t first_position, const float *k, const float *v, const float *q,
+                                         int n);
+/* All further steps are shown to fn; NULL: no longer. */
+void kvant_workspace_observe(kvant_workspace *w, kvant_observe_fn fn, void *user);
+/* An observer that adds keys and queries to its user, a kvant_calibration. */
+kvant_status kvant_observe_for_calibration(void *calibration, int layer, int64_t first_position, const float *k, const float *v,
+                                           const float *q, int n);
 
 /* Appends n <= n_max tokens to the sequence and computes them: positions are the sequence's length and up. logits: NULL, or
  * [n_logits][n_vocab] for the last n_logits of the n positions.

@@ -76,7 +76,7 @@ static void project(const step *t, const kvant_layer *layer, const float *h) {
 static kvant_status attend(const step *t, const kvant_layer *layer, int index) {
     const kvant_hparams *hp = &t->d->hp;
     kvant_workspace *w = t->w;
-    if (w->observer) KVANT_TRY(kvant_calibration_add(w->observer, index, t->start, w->k, w->q, t->n));
+    if (w->observe) KVANT_TRY(w->observe(w->observer, index, t->start, w->k, w->v, w->q, t->n));
     KVANT_TRY(kvant_sequence_append(t->s, index, w->k, w->v, t->n));
     kvant_attend_params params = {.n_head = hp->n_head,
                                   .scale = hp->attention_scale,

@@ -81,7 +81,8 @@ struct kvant_decoder {
 struct kvant_workspace {
     const kvant_decoder *d;
     int n_max;
-    kvant_calibration *observer;    /* NULL, or where keys and queries are added */
+    kvant_observe_fn observe;       /* NULL, or who is shown keys, values and queries */
+    void *observer;
     kvant_activations *wide;        /* inputs of q, k, v, o, gate, up, output */
     kvant_activations *narrow;      /* inputs of down */
     float *x, *h;                   /* [n_max][n_embd]: residual stream, and a branch of it */

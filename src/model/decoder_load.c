@@ -410,6 +410,8 @@ void kvant_decoder_get_info(const kvant_decoder *d, kvant_decoder_info *out) {
                                 .n_vocab = hp->n_vocab,
                                 .n_context = hp->n_context,
                                 .layer_window = d->layer_window,
+                                .attention_scale = hp->attention_scale,
+                                .attention_softcap = hp->attn_softcap,
                                 .weight_bytes = d->weight_bytes,
                                 .n_parameters = d->n_parameters};
     snprintf(out->architecture, sizeof out->architecture, "%s", hp->traits->name);

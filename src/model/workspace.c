@@ -112,4 +112,13 @@ void kvant_workspace_destroy(kvant_workspace *w) {
     kvant_free(w);
 }
 
-void kvant_workspace_observe(kvant_workspace *w, kvant_calibration *calibration) { w->observer = calibration; }
+void kvant_workspace_observe(kvant_workspace *w, kvant_observe_fn fn, void *user) {
+    w->observe = fn;
+    w->observer = user;
+}
+
+kvant_status kvant_observe_for_calibration(void *calibration, int layer, int64_t first_position, const float *k, const float *v,
+                                           const float *q, int n) {
+    (void)v;
+    return kvant_calibration_add(calibration, layer, first_position, k, q, n);
+}

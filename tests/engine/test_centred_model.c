@@ -172,7 +172,7 @@ static void calibrate(machine *m, float nonsense) {
     m->calibration = NULL;
     kvant_sequence *s = make_sequence(m, "f32", false, &cache);
     assert_int_equal(kvant_workspace_create(m->decoder, N_TEXT, &w, NULL), KVANT_OK);
-    kvant_workspace_observe(w, c);
+    kvant_workspace_observe(w, kvant_observe_for_calibration, c);
     assert_int_equal(kvant_decoder_forward(m->decoder, w, s, ids, N_TEXT, KVANT_EXACT, NULL, 0), KVANT_OK);
     kvant_workspace_destroy(w);
     kvant_sequence_destroy(s);
