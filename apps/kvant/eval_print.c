@@ -73,7 +73,7 @@ static void put_cell(table *t, const figure *f, double value) {
     table_cell(t, "%s", text);
 }
 
-/* "3 passkey prompts, 17 of 20 of them..." is what the columns say; here is only what they mean. */
+/* What the columns mean, and over how many prompts. */
 static void print_legend(const evaluation *e) {
     if (e->n_scored > 0)
         printf("%" PRId64 " positions in chunks of %d, %s; KL in nats against the f16 cache, f32: the noise floor\n",
