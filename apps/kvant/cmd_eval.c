@@ -45,7 +45,7 @@ static const char about[] =
     "\n"
     "Ctrl-C prints what has been measured so far. With --state FILE it is kept, after every chunk and every prompt, and the "
     "same\n"
-    "command goes on from there.\n"
+    "command goes on from there; when it is finished, it prints and draws the same figures again at once.\n"
     "\n"
     "  kvant eval -m model.gguf -f text.txt --suite --plot cost.svg     the standard formats, and their picture\n"
     "  kvant eval -m model.gguf -f text.txt --kv affine8,affine4/affine3 -c 8192 --state run.json\n"
@@ -96,10 +96,9 @@ static int run_eval(evaluation *e, const char *model) {
 
 static int show(const evaluation *e) {
     if (interrupted) {
-        fprintf(stderr, "kvant: interrupted after %" PRId64 " of %" PRId64 " tokens", e->rows[0].result.sample.n, e->n_scored);
-        if (e->passkey) fprintf(stderr, ", %d of %d passkey prompts", e->state.n_passkey, e->n_prompts);
-        if (e->greedy) fprintf(stderr, ", %d of %d greedy prompts", e->state.n_greedy, e->n_prompts);
-        fprintf(stderr, "%s%s\n", e->state_path ? "; the same command goes on from " : "", e->state_path ? e->state_path : "");
+        char far[160];
+        fprintf(stderr, "kvant: interrupted after %s%s%s\n", eval_progress(e, far, sizeof far),
+                e->state_path ? "; the same command goes on from " : "", e->state_path ? e->state_path : "");
     }
     int code = eval_print(e);
     if (!code && e->plot_path) code = eval_plot(e);

@@ -86,6 +86,8 @@ int eval_greedy(evaluation *e);
 
 /* eval_resume.c: what --state keeps of this run */
 int eval_resume(evaluation *e);
+/* How far it has come, "512 of 2048 tokens, 3 of 20 passkey prompts", into text; returns text. */
+const char *eval_progress(const evaluation *e, char *text, size_t size);
 /* Saves where --state was given. */
 int eval_save(evaluation *e);
 

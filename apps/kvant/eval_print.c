@@ -119,7 +119,7 @@ static void print_csv(const evaluation *e) {
         if (c == N_BEFORE_TOKENS) printf(",tokens");
         printf(",%s", figures[c].key);
     }
-    printf(",prompts\n");
+    printf(",passkey_prompts,greedy_prompts\n");
     for (int i = 0; i < e->n_rows; i++) {
         const eval_row *r = eval_shown_row(e, i);
         printf("%s", r->result.name);
@@ -129,7 +129,7 @@ static void print_csv(const evaluation *e) {
             putchar(',');
             if (!isnan(value)) printf(figures[c].exact, value);
         }
-        printf(",%d\n", e->passkey || e->greedy ? e->n_prompts : 0);
+        printf(",%d,%d\n", e->state.n_passkey, e->state.n_greedy);
     }
 }
 

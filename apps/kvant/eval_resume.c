@@ -86,6 +86,24 @@ static json_t *describe(const evaluation *e) {
     return s;
 }
 
+const char *eval_progress(const evaluation *e, char *text, size_t size) {
+    const struct {
+        bool asked;
+        int64_t done, all;
+        const char *what;
+    } parts[] = {{e->n_scored > 0, e->rows[0].result.sample.n, e->n_scored, "tokens"},
+                 {e->passkey, e->state.n_passkey, e->n_prompts, "passkey prompts"},
+                 {e->greedy, e->state.n_greedy, e->n_prompts, "greedy prompts"}};
+    size_t n = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < sizeof parts / sizeof *parts && n < size; i++) {
+        if (!parts[i].asked) continue;
+        n += (size_t)snprintf(text + n, size - n, "%s%" PRId64 " of %" PRId64 " %s", n ? ", " : "", parts[i].done, parts[i].all,
+                              parts[i].what);
+    }
+    return text;
+}
+
 int eval_resume(evaluation *e) {
     char why[1024];
     bool found;
@@ -100,9 +118,7 @@ int eval_resume(evaluation *e) {
     s->settings = describe(e);
     if (!s->settings) return fail_with(1, "out of memory");
     if (!eval_state_load(s, e->state_path, &found, why, sizeof why)) return fail_with(1, "%s", why);
-    if (found)
-        fprintf(stderr, "kvant: going on from %s: %" PRId64 " of %" PRId64 " tokens scored%s\n", e->state_path, s->scored,
-                s->n_scored, s->n_passkey + s->n_greedy > 0 ? ", prompts begun" : "");
+    if (found) fprintf(stderr, "kvant: going on from %s: %s\n", e->state_path, eval_progress(e, why, sizeof why));
     return 0;
 }
 

@@ -68,7 +68,7 @@ static void csv_has_the_columns_and_more_bits_diverge_less(void **state) {
     assert_int_equal(
         run(false, "eval -m " MODEL " -f " IDS " --ids -c 200 --csv --kv affine8:32,affine4:32,affine2:32/affine4:32"), 0);
     static const char header[] = "kv,k_bits,v_bits,bits,kl_mean,kl_se,kl_median,kl_p99,kl_p999,kl_max,top1,ppl,tokens,passkey,"
-                                 "differs_mean,differs_median,identical,prompts\n";
+                                 "differs_mean,differs_median,identical,passkey_prompts,greedy_prompts\n";
     assert_int_equal(strncmp(output, header, sizeof header - 1), 0);
     assert_int_equal(read_csv(r, 8), 5);
     assert_string_equal(r[0].kv, "f32");
