@@ -82,13 +82,14 @@ typedef enum kvant_codec_id {
     KVANT_CODEC_BOOK = 3,   /* bc2..bc5: each block of a rotated vector uses the best of 16 codebooks */
     KVANT_CODEC_INT = 4,    /* i6, i8: integers with one scale a rotated vector */
     KVANT_CODEC_LLOYD = 5,  /* lm2..lm4: one Lloyd-Max codebook and one scale a rotated vector (TurboQuant's first stage) */
+    KVANT_CODEC_ZONE = 7,   /* bz3, bz4: K only; bc, with a bit more for the elements that matter most and one less for the least */
     KVANT_CODEC_GGML = 6    /* q8_0, q5_1, q5_0, q4_1, q4_0: llama.cpp's blocks of 32, with its rotation */
 } kvant_codec_id;
 
 /* How one vector of head_dim elements is stored. Fields are 0 where the codec has none. */
 typedef struct kvant_format {
     kvant_codec_id codec;
-    int bits;  /* affine: 2, 3, 4, 5, 6, 8; bc: 2..5; i: 6, 8; lm: 2..4; q: 4, 5, 8 */
+    int bits;  /* affine: 2, 3, 4, 5, 6, 8; bc: 2..5; bz: 3, 4; i: 6, 8; lm: 2..4; q: 4, 5, 8 */
     int group; /* affine: 32, 64, 128 elements that share a scale and a bias; q: 0 or 1, the last digit of its name */
     bool bare; /* K only: keys are stored as they are, without subtracting their rotating mean */
 } kvant_format;

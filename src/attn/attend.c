@@ -27,12 +27,12 @@ typedef struct softmax_state {
 
 typedef struct worker_scratch {
     kvant_codec_scratch codec;
-    float *x, *scores; /* [COLUMNS][head_dim], [COLUMNS][64] */
-    float *turn;       /* [COLUMNS][head_dim]: the queries' pairs against the mean of the keys */
-    float *turned;     /* the same at the beginning of a run */
-    float *still;      /* [COLUMNS]: what does not turn */
-    float *mean;       /* [COLUMNS][RUN_BLOCKS]: query times mean, for each block of a run */
-    kvant_query query; /* its arrays belong to this worker */
+    float *x, *scores;    /* [COLUMNS][head_dim], [COLUMNS][64] */
+    float *turn;          /* [COLUMNS][head_dim]: the queries' pairs against the mean of the keys */
+    float *turned;        /* the same at the beginning of a run */
+    float *still;         /* [COLUMNS]: what does not turn */
+    float *mean;          /* [COLUMNS][RUN_BLOCKS]: query times mean, for each block of a run */
+    kvant_query query;    /* its arrays belong to this worker */
     bool has_q8, has_q16; /* of the queries that are in query.x now */
     softmax_state run, total;
     void *memory;
@@ -153,8 +153,8 @@ typedef struct attend_job {
     float *out;
     int layer_index;
     const kvant_transforms *transforms;
-    int n, group;       /* query tokens; query heads of a KV head */
-    int64_t first;      /* position of the first query */
+    int n, group;         /* query tokens; query heads of a KV head */
+    int64_t first;        /* position of the first query */
     int run_first, n_run; /* runs of pages before run_first lie before every window; attend_few moves it from round to round */
     int n_block;          /* blocks of columns for each KV head */
     int block_columns;
@@ -218,8 +218,13 @@ static void score_means(const attend_job *j, int run, worker_scratch *w) {
     for (size_t c = 0; c < n; c++)
         kvant_transform_turn_run(j->transforms, j->layer_index, run, w->turn + c * d, w->turned + c * d);
     for (int p = 0; p < RUN_BLOCKS / KVANT_PANEL_ROWS; p++) {
-        kvant_product_f32 args = {rope->within + (size_t)p * (size_t)rope->n_rot * KVANT_PANEL_ROWS, rope->n_rot, (int)n, w->turned, d,
-                                  w->mean + p * KVANT_PANEL_ROWS, RUN_BLOCKS};
+        kvant_product_f32 args = {rope->within + (size_t)p * (size_t)rope->n_rot * KVANT_PANEL_ROWS,
+                                  rope->n_rot,
+                                  (int)n,
+                                  w->turned,
+                                  d,
+                                  w->mean + p * KVANT_PANEL_ROWS,
+                                  RUN_BLOCKS};
         j->k->product_f32(&args);
     }
 }
@@ -236,11 +241,13 @@ static void add_means(const attend_job *j, int index, worker_scratch *w) {
         for (int t = 0; t < TOKENS; t++)
             scores[t] += mean[t / KVANT_MEAN_BLOCK];
         if (n_fast)
-            kvant_transform_turn_page(&j->transforms->ropes[l->rope], index % RUN_PAGES, w->turned + (size_t)c * d, fast + c * 2 * n_fast);
+            kvant_transform_turn_page(&j->transforms->ropes[l->rope], index % RUN_PAGES, w->turned + (size_t)c * d,
+                                      fast + c * 2 * n_fast);
     }
     for (int p = 0; n_fast && p < TOKENS / KVANT_PANEL_ROWS; p++) {
         const float *panel = j->transforms->ropes[l->rope].tokens + (size_t)p * 2 * (size_t)n_fast * KVANT_PANEL_ROWS;
-        kvant_product_f32 args = {panel, 2 * n_fast, w->query.n, fast, 2 * (size_t)n_fast, w->scores + p * KVANT_PANEL_ROWS, TOKENS};
+        kvant_product_f32 args = {panel, 2 * n_fast, w->query.n, fast, 2 * (size_t)n_fast, w->scores + p * KVANT_PANEL_ROWS,
+                                  TOKENS};
         j->k->product_f32(&args);
     }
 }

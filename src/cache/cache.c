@@ -17,7 +17,8 @@ void kvant_cache_config_default(kvant_cache_config *config) {
 }
 
 static kvant_page_layout make_layout(const kvant_format *k, const kvant_format *v, int n_kv_head, int head_dim, int n_exact) {
-    kvant_page_layout l = {kvant_part_make(k, KVANT_SIDE_K, head_dim), kvant_part_make(v, KVANT_SIDE_V, head_dim), n_kv_head, n_exact, 0};
+    kvant_page_layout l = {kvant_part_make(k, KVANT_SIDE_K, head_dim), kvant_part_make(v, KVANT_SIDE_V, head_dim), n_kv_head,
+                           n_exact, 0};
     l.bytes = KVANT_PAGE_HEADER + (size_t)n_kv_head * (l.k.bytes + l.v.bytes + 4 * (size_t)n_exact * (size_t)head_dim);
     return l;
 }
@@ -63,6 +64,9 @@ static kvant_status check_config(const kvant_cache_config *c, kvant_error *err) 
         kvant_format_name(v, name);
         KVANT_TRY(kvant_format_check(k, c->head_dim, err));
         KVANT_TRY(kvant_format_check(v, c->head_dim, err));
+        if (v->codec == KVANT_CODEC_ZONE)
+            return kvant_fail(err, KVANT_EUNSUPPORTED, "format %s: is for K only; the nearest format of V is bc%d", name,
+                              v->bits);
         if (v->bare) return kvant_fail(err, KVANT_EINVAL, "format %s: only K can be .bare; V is never centred", name);
         centred = centred || kvant_format_is_centred(k);
     }
@@ -76,8 +80,10 @@ static kvant_status require_calibration(const kvant_cache_config *c, kvant_error
         char name[KVANT_FORMAT_NAME_MAX];
         kvant_format_name(layer_k(c, i), name);
         if (kvant_format_is_centred(layer_k(c, i)))
-            return kvant_fail(err, KVANT_EINVAL, "format %s: K is stored without its mean, which a calibration of the model tells; give one "
-                              "(kvant_calibration_create), or choose %s.bare", name, name);
+            return kvant_fail(err, KVANT_EINVAL,
+                              "format %s: K is stored without its mean, which a calibration of the model tells; give one "
+                              "(kvant_calibration_create), or choose %s.bare",
+                              name, name);
     }
     if (c->center_floats && !c->calibration) return kvant_fail(err, KVANT_EINVAL, "center_floats: needs a calibration");
     return KVANT_OK;

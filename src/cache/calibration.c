@@ -24,10 +24,12 @@ static kvant_status check_rope(const kvant_rope_config *r, int head_dim, kvant_e
     if (r->n_rot % 2) return kvant_fail(err, KVANT_EINVAL, "calibration: n_rot: found %d, expected an even number", r->n_rot);
     if (!(r->magnitude > 0.0f) || !isfinite(r->magnitude))
         return kvant_fail(err, KVANT_EINVAL, "calibration: magnitude: found %g, expected more than 0", (double)r->magnitude);
-    if (r->n_rot > 0 && !r->frequency) return kvant_fail(err, KVANT_EINVAL, "calibration: frequency: found NULL, expected %d", r->n_rot / 2);
+    if (r->n_rot > 0 && !r->frequency)
+        return kvant_fail(err, KVANT_EINVAL, "calibration: frequency: found NULL, expected %d", r->n_rot / 2);
     for (int i = 0; i < r->n_rot / 2; i++)
         if (!isfinite(r->frequency[i]))
-            return kvant_fail(err, KVANT_EINVAL, "calibration: frequency: pair %d: found %g, expected a finite number", i, r->frequency[i]);
+            return kvant_fail(err, KVANT_EINVAL, "calibration: frequency: pair %d: found %g, expected a finite number", i,
+                              r->frequency[i]);
     return KVANT_OK;
 }
 
@@ -37,9 +39,11 @@ static kvant_status check_config(const kvant_calibration_config *c, kvant_error 
     KVANT_TRY(check_range("head_dim", c->head_dim, 1, KVANT_HEAD_DIM_MAX, err));
     KVANT_TRY(check_range("n_head", c->n_head, 1, 65536, err));
     if (c->n_head % c->n_kv_head != 0)
-        return kvant_fail(err, KVANT_EINVAL, "calibration: n_head: found %d, expected a multiple of n_kv_head, %d", c->n_head, c->n_kv_head);
+        return kvant_fail(err, KVANT_EINVAL, "calibration: n_head: found %d, expected a multiple of n_kv_head, %d", c->n_head,
+                          c->n_kv_head);
     KVANT_TRY(check_range("n_rope", c->n_rope, 0, KVANT_CALIBRATION_ROPES, err));
-    if (c->n_rope > 0 && !c->ropes) return kvant_fail(err, KVANT_EINVAL, "calibration: ropes: found NULL, expected %d of them", c->n_rope);
+    if (c->n_rope > 0 && !c->ropes)
+        return kvant_fail(err, KVANT_EINVAL, "calibration: ropes: found NULL, expected %d of them", c->n_rope);
     for (int r = 0; r < c->n_rope; r++)
         KVANT_TRY(check_rope(&c->ropes[r], c->head_dim, err));
     for (int i = 0; i < c->n_layer; i++)
@@ -53,7 +57,21 @@ kvant_status kvant_calibration_create(const kvant_calibration_config *config, kv
     kvant_calibration *c = kvant_alloc(1, sizeof *c);
     kvant_status st = c ? KVANT_OK : KVANT_ENOMEM;
     if (c) {
-        *c = (kvant_calibration){config->n_layer, config->n_head, config->n_kv_head, config->head_dim, config->n_rope, {{0}}, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false};
+        *c = (kvant_calibration){config->n_layer,
+                                 config->n_head,
+                                 config->n_kv_head,
+                                 config->head_dim,
+                                 config->n_rope,
+                                 {{0}},
+                                 NULL,
+                                 NULL,
+                                 NULL,
+                                 NULL,
+                                 NULL,
+                                 NULL,
+                                 NULL,
+                                 NULL,
+                                 false};
         c->layer_rope = kvant_alloc((size_t)c->n_layer, sizeof *c->layer_rope);
         c->n_token = kvant_alloc((size_t)c->n_layer, sizeof *c->n_token);
         c->key_sum = kvant_alloc(cells, sizeof *c->key_sum);
@@ -61,15 +79,19 @@ kvant_status kvant_calibration_create(const kvant_calibration_config *config, kv
         c->query_energy = kvant_alloc(cells, sizeof *c->query_energy);
         c->mean = kvant_alloc(cells, sizeof *c->mean);
         c->scale = kvant_alloc(cells, sizeof *c->scale);
-        if (!c->layer_rope || !c->n_token || !c->key_sum || !c->key_energy || !c->query_energy || !c->mean || !c->scale) st = KVANT_ENOMEM;
+        c->energy = kvant_alloc(cells, sizeof *c->energy);
+        bool sums = c->layer_rope && c->n_token && c->key_sum && c->key_energy && c->query_energy;
+        if (!sums || !c->mean || !c->scale || !c->energy) st = KVANT_ENOMEM;
     }
     for (int r = 0; r < config->n_rope && st == KVANT_OK; r++) {
         size_t half = (size_t)config->ropes[r].n_rot / 2;
         double *frequency = kvant_alloc(half + 1, sizeof *frequency);
         c->ropes[r] = config->ropes[r];
         c->ropes[r].frequency = frequency;
-        if (!frequency) st = KVANT_ENOMEM;
-        else if (half) memcpy(frequency, config->ropes[r].frequency, half * sizeof *frequency);
+        if (!frequency)
+            st = KVANT_ENOMEM;
+        else if (half)
+            memcpy(frequency, config->ropes[r].frequency, half * sizeof *frequency);
     }
     for (int i = 0; i < config->n_layer && st == KVANT_OK; i++)
         c->layer_rope[i] = config->layer_rope ? config->layer_rope[i] : config->n_rope ? 0 : -1;
@@ -92,6 +114,7 @@ void kvant_calibration_destroy(kvant_calibration *c) {
     kvant_free(c->query_energy);
     kvant_free(c->mean);
     kvant_free(c->scale);
+    kvant_free(c->energy);
     kvant_free(c);
 }
 
@@ -106,7 +129,8 @@ static void add_key(kvant_calibration *c, const kvant_rope_config *rope, int64_t
     int n_rot = rope ? rope->n_rot : 0;
     for (int i = 0; i < n_rot / 2; i++) {
         int a, b;
-        double angle = (double)position * rope->frequency[i], re = cos(angle) / (double)rope->magnitude, im = -sin(angle) / (double)rope->magnitude;
+        double angle = (double)position * rope->frequency[i], re = cos(angle) / (double)rope->magnitude,
+               im = -sin(angle) / (double)rope->magnitude;
         pair_places(rope, i, &a, &b);
         double x = (double)k[a] * re - (double)k[b] * im, y = (double)k[a] * im + (double)k[b] * re;
         sum[a] += x;
@@ -120,7 +144,8 @@ static void add_key(kvant_calibration *c, const kvant_rope_config *rope, int64_t
     }
 }
 
-kvant_status kvant_calibration_add(kvant_calibration *c, int layer, int64_t first_position, const float *k, const float *q, int n) {
+kvant_status kvant_calibration_add(kvant_calibration *c, int layer, int64_t first_position, const float *k, const float *q,
+                                   int n) {
     if (layer < 0 || layer >= c->n_layer || first_position < 0 || n < 0 || c->finished) return KVANT_EINVAL;
     const kvant_rope_config *rope = c->layer_rope[layer] >= 0 ? &c->ropes[c->layer_rope[layer]] : NULL;
     size_t d = (size_t)c->head_dim, n_kv = (size_t)c->n_kv_head, group = (size_t)(c->n_head / c->n_kv_head);
@@ -143,6 +168,12 @@ static float balance(double query, double key) {
     double scale = sqrt(sqrt(query / key));
     if (!(query > 0.0) || !(key > 0.0) || !(scale > 1e-4) || !(scale < 1e4)) return 1.0f;
     return (float)scale;
+}
+
+/* What both have once they are balanced; 0 where it is not a number. */
+static float together(double query, double key) {
+    double energy = sqrt(query * key);
+    return energy > 0 && energy < 1e30 ? (float)energy : 0.0f;
 }
 
 /* How much of a mean's energy its average over a block keeps when it turns by `frequency` a token: what is left over stays in the
@@ -169,19 +200,24 @@ static void finish_head(kvant_calibration *c, const kvant_rope_config *rope, dou
     for (int i = 0; i < n_rot / 2; i++) {
         int a, b;
         pair_places(rope, i, &a, &b);
-        double left = i < KVANT_FAST_PAIRS ? 0.0 : (1.0 - kept_of_mean(rope->frequency[i])) * (mean[a] * mean[a] + mean[b] * mean[b]);
-        c->scale[at + (size_t)a] = c->scale[at + (size_t)b] =
-            balance((query[a] + query[b]) / (n * group), variance[a] + variance[b] + left);
+        double left = i < KVANT_FAST_PAIRS ? 0.0 : 1.0 - kept_of_mean(rope->frequency[i]);
+        left *= mean[a] * mean[a] + mean[b] * mean[b];
+        double q = (query[a] + query[b]) / (2 * n * group), k = (variance[a] + variance[b] + left) / 2;
+        c->scale[at + (size_t)a] = c->scale[at + (size_t)b] = balance(q, k);
+        c->energy[at + (size_t)a] = c->energy[at + (size_t)b] = together(q, k);
     }
-    for (int i = n_rot; i < c->head_dim; i++)
+    for (int i = n_rot; i < c->head_dim; i++) {
         c->scale[at + (size_t)i] = balance(query[i] / (n * group), variance[i]);
+        c->energy[at + (size_t)i] = together(query[i] / (n * group), variance[i]);
+    }
 }
 
 kvant_status kvant_calibration_finish(kvant_calibration *c, kvant_error *err) {
     if (c->finished) return KVANT_OK;
     for (int i = 0; i < c->n_layer; i++)
         if (c->n_token[i] < 1)
-            return kvant_fail(err, KVANT_EINVAL, "calibration: layer %d has seen no token after the first %d", i, KVANT_SINK_TOKENS);
+            return kvant_fail(err, KVANT_EINVAL, "calibration: layer %d has seen no token after the first %d", i,
+                              KVANT_SINK_TOKENS);
     for (int i = 0; i < c->n_layer; i++)
         for (int h = 0; h < c->n_kv_head; h++)
             finish_head(c, c->layer_rope[i] >= 0 ? &c->ropes[c->layer_rope[i]] : NULL, (double)c->n_token[i],
@@ -205,6 +241,10 @@ kvant_status kvant_calibration_get(const kvant_calibration *c, int layer, int kv
     return KVANT_OK;
 }
 
+const float *kvant_calibration_energy(const kvant_calibration *c, int layer, int kv_head) {
+    return c->energy + ((size_t)layer * (size_t)c->n_kv_head + (size_t)kv_head) * (size_t)c->head_dim;
+}
+
 double kvant_calibration_mean_share(const kvant_calibration *c, int layer, int kv_head) {
     if (!c->finished || layer < 0 || layer >= c->n_layer || kv_head < 0 || kv_head >= c->n_kv_head) return -1;
     size_t at = ((size_t)layer * (size_t)c->n_kv_head + (size_t)kv_head) * (size_t)c->head_dim;
@@ -225,6 +265,6 @@ int kvant_calibration_layer_rope(const kvant_calibration *c, int layer) { return
 kvant_status kvant_calibration_check(const kvant_calibration *c, int n_layer, int n_kv_head, int head_dim, kvant_error *err) {
     if (!c->finished) return kvant_fail(err, KVANT_EINVAL, "calibration: it is not finished");
     if (c->n_layer == n_layer && c->n_kv_head == n_kv_head && c->head_dim == head_dim) return KVANT_OK;
-    return kvant_fail(err, KVANT_EINVAL, "calibration: found %d layers, %d KV heads, head_dim %d; the cache has %d, %d, %d", c->n_layer,
-                      c->n_kv_head, c->head_dim, n_layer, n_kv_head, head_dim);
+    return kvant_fail(err, KVANT_EINVAL, "calibration: found %d layers, %d KV heads, head_dim %d; the cache has %d, %d, %d",
+                      c->n_layer, c->n_kv_head, c->head_dim, n_layer, n_kv_head, head_dim);
 }

@@ -13,7 +13,7 @@ struct kvant_calibration {
     int *layer_rope;                                  /* [n_layer] */
     int64_t *n_token;                                 /* [n_layer] */
     double *key_sum, *key_energy, *query_energy;      /* [n_layer][n_kv_head][head_dim], keys turned back; sums */
-    float *mean, *scale;                              /* the same shape, once finished */
+    float *mean, *scale, *energy;                     /* the same shape, once finished */
     bool finished;
 };
 

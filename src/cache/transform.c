@@ -11,8 +11,8 @@
 /* The largest power of two that divides n. */
 static int even_part(int n) { return n & -n; }
 
-/* The orthonormal rotation of n = m * 2^k elements, times sqrt(n): Walsh-Hadamard over each 2^k, then, for an odd m > 1 (head_dim 80
- * or 96), a discrete Hartley transform across: symmetric as well, so the whole is its own inverse. */
+/* The orthonormal rotation of n = m * 2^k elements, times sqrt(n): Walsh-Hadamard over each 2^k, then, for an odd m > 1 (head_dim
+ * 80 or 96), a discrete Hartley transform across: symmetric as well, so the whole is its own inverse. */
 static void rotate_block(float *x, int n, const kvant_kernels *k) {
     const double turn = 6.283185307179586;
     int even = even_part(n), m = n / even;
@@ -34,7 +34,9 @@ static void rotate_block(float *x, int n, const kvant_kernels *k) {
 }
 
 static void rotate(float *x, int d, kvant_rotation r, const kvant_kernels *k) {
-    for (int i = 0; r.block && i < d; i += r.block)
+    for (int z = 0, at = 0; z < r.n_zone; at += r.zone[z++])
+        rotate_block(x + at, r.zone[z], k);
+    for (int i = 0; r.block && !r.n_zone && i < d; i += r.block)
         rotate_block(x + i, r.block, k);
 }
 
@@ -49,7 +51,35 @@ static float sign_of(int i) {
 /* Sign and normalisation of element i of a rotation. */
 static float factor_of(kvant_rotation r, int i) {
     if (!r.block) return 1.0f;
-    return (r.signs ? sign_of(i) : 1.0f) / sqrtf((float)r.block);
+    int block = r.block;
+    for (int z = 0, at = 0; z < r.n_zone; at += r.zone[z++])
+        if (i >= at && i < at + r.zone[z]) block = r.zone[z];
+    return (r.signs ? sign_of(i) : 1.0f) / sqrtf((float)block);
+}
+
+/* Elements by falling energy; the two of a pair, which have the same, stay together. */
+static void order_elements(const float *energy, int d, uint16_t *order) {
+    for (int i = 0; i < d; i++) {
+        int at = i;
+        for (; at > 0 && energy[order[at - 1]] < energy[i]; at--)
+            order[at] = order[at - 1];
+        order[at] = (uint16_t)i;
+    }
+}
+
+/* What makes the elements of each zone as large as the format's levels of that zone expect: times the middle zone's. */
+static void zone_gains(kvant_rotation r, const float *energy, const uint16_t *order, float gain[KVANT_ZONES]) {
+    double mean[KVANT_ZONES], middle;
+    for (int z = 0, at = 0; z < r.n_zone; at += r.zone[z++]) {
+        mean[z] = 0;
+        for (int i = at; i < at + r.zone[z]; i++)
+            mean[z] += (double)energy[order[i]] / r.zone[z];
+    }
+    middle = mean[r.n_zone / 2];
+    for (int z = 0; z < r.n_zone; z++) {
+        double ratio = sqrt(middle / mean[z]);
+        gain[z] = r.zone_units[z] * (ratio > 1e-3 && ratio < 1e3 ? (float)ratio : 1.0f);
+    }
 }
 
 /* ---- tables ---- */
@@ -139,7 +169,8 @@ static void average_mean(const kvant_rope_table *rope, float magnitude, const fl
     }
 }
 
-static void fill_layer(const kvant_calibration *c, kvant_transforms *t, int layer, float *k_in, float *k_out, float *mean) {
+static void fill_layer(const kvant_calibration *c, kvant_transforms *t, int layer, float *k_in, float *k_out, float *mean,
+                       uint16_t *order) {
     kvant_layer_transform *l = &t->layers[layer];
     const kvant_rope_table *rope = l->rope >= 0 ? &t->ropes[l->rope] : NULL;
     float magnitude = rope ? kvant_calibration_rope(c, l->rope)->magnitude : 1.0f;
@@ -150,22 +181,39 @@ static void fill_layer(const kvant_calibration *c, kvant_transforms *t, int laye
             (void)kvant_calibration_get(c, layer, h, &mu, &scale);
             average_mean(rope, magnitude, mu, d, mean);
         }
+        float gain[KVANT_ZONES] = {1.0f, 1.0f, 1.0f};
+        if (order) order_elements(kvant_calibration_energy(c, layer, h), d, order);
+        if (order) zone_gains(l->k, kvant_calibration_energy(c, layer, h), order, gain);
         for (int i = 0; i < d; i++) {
-            k_in[i] = factor_of(l->k, i) * (scale ? scale[i] : 1.0f);
-            k_out[i] = factor_of(l->k, i) / (scale ? scale[i] : 1.0f);
+            int from = order ? order[i] : i, zone = !order || i < l->k.zone[0] ? 0 : i < l->k.zone[0] + l->k.zone[1] ? 1 : 2;
+            k_in[i] = factor_of(l->k, i) * (scale ? scale[from] : 1.0f) * gain[zone];
+            k_out[i] = factor_of(l->k, i) / ((scale ? scale[from] : 1.0f) * gain[zone]);
         }
+        if (order) order += d;
     }
+}
+
+/* Whether some layer's keys are put in order. */
+static bool has_zones(const kvant_cache_config *config, const kvant_format *k) {
+    for (int i = 0; i < config->n_layer; i++)
+        if (kvant_codec_find(k[i].codec)->rotation(&k[i], KVANT_SIDE_K, config->head_dim).n_zone) return true;
+    return false;
 }
 
 kvant_status kvant_transforms_create(const kvant_cache_config *config, const kvant_format *k, const kvant_format *v,
                                      kvant_transforms *out) {
     size_t n_layer = (size_t)config->n_layer, d = (size_t)config->head_dim, heads = (size_t)config->n_kv_head * d;
     const kvant_calibration *c = config->calibration;
-    kvant_transforms t = {config->n_layer, config->n_kv_head, config->head_dim, c ? kvant_calibration_ropes(c) : 0, NULL, NULL, NULL};
+    kvant_transforms t = {
+        config->n_layer, config->n_kv_head, config->head_dim, c ? kvant_calibration_ropes(c) : 0, NULL, NULL, NULL, NULL};
     t.layers = kvant_alloc(n_layer, sizeof *t.layers);
     t.ropes = kvant_alloc((size_t)t.n_rope + 1, sizeof *t.ropes);
     t.memory = kvant_alloc_aligned(n_layer, (3 * heads + d) * sizeof *t.memory);
     kvant_status st = t.layers && t.ropes && t.memory ? KVANT_OK : KVANT_ENOMEM;
+    if (has_zones(config, k)) {
+        t.orders = kvant_alloc(n_layer * heads, sizeof *t.orders);
+        if (!t.orders) st = KVANT_ENOMEM;
+    }
     for (int r = 0; r < t.n_rope && st == KVANT_OK; r++)
         st = create_rope(kvant_calibration_rope(c, r), &t.ropes[r]);
     for (int i = 0; i < config->n_layer && st == KVANT_OK; i++) {
@@ -176,7 +224,9 @@ kvant_status kvant_transforms_create(const kvant_cache_config *config, const kva
         bool is_float = k[i].codec == KVANT_CODEC_F16 || k[i].codec == KVANT_CODEC_F32;
         l->centred = kvant_format_is_centred(&k[i]) || (is_float && config->center_floats);
         l->rope = c ? kvant_calibration_layer_rope(c, i) : -1;
-        fill_layer(c, &t, i, p, p + heads, p + 2 * heads);
+        uint16_t *order = l->k.n_zone ? t.orders + (size_t)i * heads : NULL;
+        fill_layer(c, &t, i, p, p + heads, p + 2 * heads, order);
+        l->k_order = order;
         for (size_t j = 0; j < d; j++)
             p[3 * heads + j] = factor_of(l->v, (int)j);
         if (l->centred || l->k.block) {
@@ -205,6 +255,7 @@ void kvant_transforms_destroy(kvant_transforms *t) {
     kvant_free(t->ropes);
     kvant_free(t->layers);
     kvant_free_aligned(t->memory);
+    kvant_free(t->orders);
     *t = (kvant_transforms){0};
 }
 
@@ -258,12 +309,21 @@ void kvant_transform_mean_next(const kvant_transforms *t, int layer, int kv_head
     if (rope >= 0) turn_pairs(&t->ropes[rope], mean_of(t, layer, kv_head), position, 0, t->ropes[rope].n_fast, mean);
 }
 
+/* The place of every element, of one head. */
+static const uint16_t *order_of(const kvant_transforms *t, int layer, int kv_head) {
+    const uint16_t *order = t->layers[layer].k_order;
+    return order ? order + (size_t)kv_head * (size_t)t->head_dim : NULL;
+}
+
 void kvant_transform_key(const kvant_transforms *t, int layer, int kv_head, const float *x, const float *mean, float *y,
                          const kvant_kernels *k) {
     const kvant_layer_transform *l = &t->layers[layer];
     const float *in = l->k_in ? l->k_in + (size_t)kv_head * (size_t)t->head_dim : NULL;
-    for (int i = 0; i < t->head_dim; i++)
-        y[i] = (l->centred ? x[i] - mean[i] : x[i]) * (in ? in[i] : 1.0f);
+    const uint16_t *order = order_of(t, layer, kv_head);
+    for (int i = 0; i < t->head_dim; i++) {
+        int from = order ? order[i] : i;
+        y[i] = (l->centred ? x[from] - mean[from] : x[from]) * (in ? in[i] : 1.0f);
+    }
     rotate(y, t->head_dim, l->k, k);
 }
 
@@ -271,10 +331,14 @@ void kvant_transform_key_back(const kvant_transforms *t, int layer, int kv_head,
                               const kvant_kernels *k) {
     const kvant_layer_transform *l = &t->layers[layer];
     const float *out = l->k_out ? l->k_out + (size_t)kv_head * (size_t)t->head_dim : NULL;
-    memmove(x, y, (size_t)t->head_dim * sizeof *x);
-    rotate(x, t->head_dim, l->k, k);
-    for (int i = 0; i < t->head_dim; i++)
-        x[i] = x[i] * (out ? out[i] : 1.0f) + (l->centred ? mean[i] : 0.0f);
+    const uint16_t *order = order_of(t, layer, kv_head);
+    float turned[KVANT_HEAD_DIM_MAX];
+    memcpy(turned, y, (size_t)t->head_dim * sizeof *turned);
+    rotate(turned, t->head_dim, l->k, k);
+    for (int i = 0; i < t->head_dim; i++) {
+        int to = order ? order[i] : i;
+        x[to] = turned[i] * (out ? out[i] : 1.0f) + (l->centred ? mean[to] : 0.0f);
+    }
 }
 
 static void multiply(float *x, const float *a, int n) {
@@ -284,6 +348,13 @@ static void multiply(float *x, const float *a, int n) {
 
 void kvant_transform_query(const kvant_transforms *t, int layer, int kv_head, float *q, const kvant_kernels *k) {
     const kvant_layer_transform *l = &t->layers[layer];
+    const uint16_t *order = order_of(t, layer, kv_head);
+    if (order) {
+        float x[KVANT_HEAD_DIM_MAX];
+        memcpy(x, q, (size_t)t->head_dim * sizeof *x);
+        for (int i = 0; i < t->head_dim; i++)
+            q[i] = x[order[i]];
+    }
     if (l->k_out) multiply(q, l->k_out + (size_t)kv_head * (size_t)t->head_dim, t->head_dim);
     rotate(q, t->head_dim, l->k, k);
 }

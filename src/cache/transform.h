@@ -6,6 +6,7 @@
  *   value  y = H (v),  out = H (mixed)
  *
  * H is an orthonormal rotation with fixed random signs (its own inverse but for them), g one scale for each pair that RoPE turns.
+ * Formats with zones first put the elements of a key in the order of their energies, and each zone is rotated by itself.
  * Formats that want neither get neither. Every page of a layer, full precision ones too, holds vectors in this form.
  *
  * M_b depends on the position alone: pair i of the mean is m_i = mean_i * average of e^(j u f_i) over u = 0..15, and a block that
@@ -43,8 +44,9 @@ typedef struct kvant_layer_transform {
     kvant_rotation k, v; /* block 0: none */
     bool centred;        /* K has a mean; k_in and k_out are set */
     int rope;            /* index of the table, -1: no positions, the mean does not turn */
-    const float *k_in;   /* [n_kv_head][head_dim] times a key, before the rotation; NULL: 1 */
-    const float *k_out;  /* [n_kv_head][head_dim] times a query, and times a key after it is rotated back; NULL: 1 */
+    const uint16_t *k_order; /* [n_kv_head][head_dim]: the element of a key that comes at each place; NULL: as they are */
+    const float *k_in;   /* [n_kv_head][head_dim], by place, times a key, before the rotation; NULL: 1 */
+    const float *k_out;  /* [n_kv_head][head_dim], by place, times a query, and times a key after it is rotated back; NULL: 1 */
     const float *v_sign; /* [head_dim] times a value before, and after; NULL: 1 */
     const float *mean;   /* [n_kv_head][head_dim]: m_i in the places of the elements of pair i; 0 where not centred */
 } kvant_layer_transform;
@@ -54,6 +56,7 @@ typedef struct kvant_transforms {
     kvant_rope_table *ropes;      /* [n_rope] */
     kvant_layer_transform *layers; /* [n_layer] */
     float *memory;
+    uint16_t *orders; /* NULL where no layer has zones */
 } kvant_transforms;
 
 /* k, v: the formats of each layer; calibration may be NULL where no K is centred. KVANT_ENOMEM. */

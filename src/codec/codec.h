@@ -72,10 +72,14 @@ typedef struct kvant_query {
     float *q16_scale; /* [n] */
 } kvant_query;
 
-/* The rotation that a format wants of its vectors: blocks of `block` elements, 0: none. */
+/* The rotation that a format wants of its vectors: blocks of `block` elements, 0: none; or zones of these sizes, once the elements
+ * are in the order of their energies, the largest first. */
+#define KVANT_ZONES 3
 typedef struct kvant_rotation {
     int block;
     bool signs; /* fixed random signs first */
+    int n_zone, zone[KVANT_ZONES];
+    float zone_units[KVANT_ZONES]; /* how large each zone's elements are to be, in units of the middle one's */
 } kvant_rotation;
 
 struct kvant_codec {
@@ -111,6 +115,6 @@ kvant_part kvant_part_make(const kvant_format *f, kvant_side side, int head_dim)
 void kvant_round_to_half(uint16_t *y, const float *x, int n, const kvant_kernels *k);
 
 extern const kvant_codec kvant_codec_f16, kvant_codec_f32, kvant_codec_affine, kvant_codec_book, kvant_codec_int, kvant_codec_lloyd,
-    kvant_codec_ggml;
+    kvant_codec_ggml, kvant_codec_zone;
 
 #endif

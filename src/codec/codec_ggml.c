@@ -55,8 +55,8 @@ static kvant_query_form form(const kvant_format *f) {
 /* llama.cpp's: where 64 divides head_dim, keys by its largest power of two, values by 64. */
 static kvant_rotation rotation(const kvant_format *f, kvant_side side, int head_dim) {
     (void)f;
-    if (head_dim % ROTATION != 0) return (kvant_rotation){0, false};
-    return (kvant_rotation){side == KVANT_SIDE_K ? head_dim & -head_dim : ROTATION, false};
+    if (head_dim % ROTATION != 0) return (kvant_rotation){0};
+    return (kvant_rotation){.block = side == KVANT_SIDE_K ? head_dim & -head_dim : ROTATION};
 }
 
 /* ---- encoding ---- */

@@ -4,7 +4,7 @@
 #include "codec/codec.h"
 
 static const kvant_codec *const codecs[] = {&kvant_codec_f32, &kvant_codec_f16,   &kvant_codec_affine, &kvant_codec_book,
-                                            &kvant_codec_int, &kvant_codec_lloyd, &kvant_codec_ggml};
+                                            &kvant_codec_int, &kvant_codec_lloyd, &kvant_codec_ggml,   &kvant_codec_zone};
 
 const kvant_codec *kvant_codec_find(kvant_codec_id id) {
     for (size_t i = 0; i < sizeof codecs / sizeof codecs[0]; i++)
@@ -12,7 +12,9 @@ const kvant_codec *kvant_codec_find(kvant_codec_id id) {
     return NULL;
 }
 
-bool kvant_format_is_own(const kvant_format *f) { return f->codec == KVANT_CODEC_BOOK || f->codec == KVANT_CODEC_INT; }
+bool kvant_format_is_own(const kvant_format *f) {
+    return f->codec == KVANT_CODEC_BOOK || f->codec == KVANT_CODEC_ZONE || f->codec == KVANT_CODEC_INT;
+}
 
 bool kvant_format_is_centred(const kvant_format *f) {
     return f->codec != KVANT_CODEC_F16 && f->codec != KVANT_CODEC_F32 && f->codec != KVANT_CODEC_AFFINE && !f->bare;
@@ -34,9 +36,8 @@ kvant_part kvant_part_make(const kvant_format *f, kvant_side side, int head_dim)
 kvant_status kvant_codec_scratch_create(int head_dim, kvant_codec_scratch *out) {
     size_t d = ((size_t)head_dim + 31) / 32 * 32, tokens = KVANT_PAGE_TOKENS, n = KVANT_QUERY_MAX;
     size_t longest = d > tokens ? d : tokens;
-    size_t sizes[] = {tokens * d,     longest * 16 * 4, tokens * d / 32 * 4, tokens * d / 32 * 4,
-                      n * tokens * 4, n * tokens,       n * 2 * 4,           n * 4 * 2,
-                      n * tokens * 2, n * 4};
+    size_t sizes[] = {tokens * d, longest * 16 * 4, tokens * d / 32 * 4, tokens * d / 32 * 4, n * tokens * 4,
+                      n * tokens, n * 2 * 4,        n * 4 * 2,           n * tokens * 2,      n * 4};
     size_t at[sizeof sizes / sizeof sizes[0]], total = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         at[i] = total;

@@ -5,8 +5,9 @@
 
 #include "codec/codec.h"
 
-#define KNOWN                                                                                                                     \
-    "lossless, balanced, small, tiny; bc2, bc3, bc4, bc5, i6, i8; f16, f32; affineB:G with B of 2, 3, 4, 5, 6, 8 and G of 32, 64, 128 (affine4 is affine4:64); "    \
+#define KNOWN                                                                                                                    \
+    "lossless, balanced, small, tiny; bc2, bc3, bc4, bc5, bz3, bz4, i6, i8; f16, f32; affineB:G with B of 2, 3, 4, 5, 6, 8 and " \
+    "G of 32, 64, 128 (affine4 is affine4:64); "                                                                                 \
     "q8_0, q5_1, q5_0, q4_1, q4_0; lm2, lm3, lm4; keys not centred with .bare (q4_0.bare)"
 
 /* The number at *text, or -1 when there is none or it is longer than three digits. */
@@ -39,13 +40,15 @@ static bool parse_affine(const char *name, kvant_format *out) {
 static const struct {
     const char *name;
     kvant_format format;
-} fixed[] = {
-    {"f16", {KVANT_CODEC_F16, 0, 0, false}},  {"f32", {KVANT_CODEC_F32, 0, 0, false}},  {"bc2", {KVANT_CODEC_BOOK, 2, 0, false}},
-    {"bc3", {KVANT_CODEC_BOOK, 3, 0, false}}, {"bc4", {KVANT_CODEC_BOOK, 4, 0, false}}, {"bc5", {KVANT_CODEC_BOOK, 5, 0, false}},
-    {"i6", {KVANT_CODEC_INT, 6, 0, false}},   {"i8", {KVANT_CODEC_INT, 8, 0, false}},   {"lm2", {KVANT_CODEC_LLOYD, 2, 0, false}},
-    {"lm3", {KVANT_CODEC_LLOYD, 3, 0, false}}, {"lm4", {KVANT_CODEC_LLOYD, 4, 0, false}}, {"q8_0", {KVANT_CODEC_GGML, 8, 0, false}},
-    {"q5_1", {KVANT_CODEC_GGML, 5, 1, false}}, {"q5_0", {KVANT_CODEC_GGML, 5, 0, false}}, {"q4_1", {KVANT_CODEC_GGML, 4, 1, false}},
-    {"q4_0", {KVANT_CODEC_GGML, 4, 0, false}}};
+} fixed[] = {{"f16", {KVANT_CODEC_F16, 0, 0, false}},   {"f32", {KVANT_CODEC_F32, 0, 0, false}},
+             {"bc2", {KVANT_CODEC_BOOK, 2, 0, false}},  {"bc3", {KVANT_CODEC_BOOK, 3, 0, false}},
+             {"bc4", {KVANT_CODEC_BOOK, 4, 0, false}},  {"bc5", {KVANT_CODEC_BOOK, 5, 0, false}},
+             {"bz3", {KVANT_CODEC_ZONE, 3, 0, false}},  {"bz4", {KVANT_CODEC_ZONE, 4, 0, false}},
+             {"i6", {KVANT_CODEC_INT, 6, 0, false}},    {"i8", {KVANT_CODEC_INT, 8, 0, false}},
+             {"lm2", {KVANT_CODEC_LLOYD, 2, 0, false}}, {"lm3", {KVANT_CODEC_LLOYD, 3, 0, false}},
+             {"lm4", {KVANT_CODEC_LLOYD, 4, 0, false}}, {"q8_0", {KVANT_CODEC_GGML, 8, 0, false}},
+             {"q5_1", {KVANT_CODEC_GGML, 5, 1, false}}, {"q5_0", {KVANT_CODEC_GGML, 5, 0, false}},
+             {"q4_1", {KVANT_CODEC_GGML, 4, 1, false}}, {"q4_0", {KVANT_CODEC_GGML, 4, 0, false}}};
 #define N_FIXED (sizeof fixed / sizeof fixed[0])
 
 static bool parse_fixed(const char *name, kvant_format *out) {
@@ -55,7 +58,7 @@ static bool parse_fixed(const char *name, kvant_format *out) {
     for (size_t i = 0; i < N_FIXED; i++) {
         if (strlen(fixed[i].name) != n || memcmp(fixed[i].name, name, n) != 0) continue;
         *out = fixed[i].format;
-        if (bare && !kvant_format_is_centred(out)) return false;
+        if (bare && (!kvant_format_is_centred(out) || out->codec == KVANT_CODEC_ZONE)) return false;
         out->bare = bare;
         return true;
     }
@@ -87,6 +90,7 @@ kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_fo
         KVANT_TRY(kvant_format_parse(name, &both, err));
         *k = *v = both;
         v->bare = false;
+        if (v->codec == KVANT_CODEC_ZONE) v->codec = KVANT_CODEC_BOOK; /* zones are for K */
         return KVANT_OK;
     }
     char first[KVANT_FORMAT_NAME_MAX];
@@ -97,7 +101,11 @@ kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_fo
     kvant_format fk, fv;
     KVANT_TRY(kvant_format_parse(first, &fk, err));
     KVANT_TRY(kvant_format_parse(slash + 1, &fv, err));
-    if (fv.bare) return kvant_fail(err, KVANT_EINVAL, "format: found \"%.40s\", but only K can be .bare; V is never centred", name);
+    if (fv.codec == KVANT_CODEC_ZONE)
+        return kvant_fail(err, KVANT_EINVAL, "format: found \"%.40s\", but zones are for K; the nearest format of V is bc%d",
+                          name, fv.bits);
+    if (fv.bare)
+        return kvant_fail(err, KVANT_EINVAL, "format: found \"%.40s\", but only K can be .bare; V is never centred", name);
     *k = fk;
     *v = fv;
     return KVANT_OK;

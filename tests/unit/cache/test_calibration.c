@@ -388,7 +388,7 @@ static void bytes_come_back_as_they_were(void **state) {
     uint8_t *bytes, *second;
     size_t size, n;
     assert_int_equal(kvant_calibration_write(c, fingerprint, &bytes, &size), KVANT_OK);
-    assert_int_equal(size, HEADER + 8 * 3 * N_KV_HEAD * DIM);
+    assert_int_equal(size, HEADER + 12 * 3 * N_KV_HEAD * DIM);
     assert_int_equal(read_bytes(bytes, size, &again, NULL), KVANT_OK);
     assert_int_equal(kvant_calibration_tokens(again), N_TOKEN - 4);
     for (int layer = 0; layer < 3; layer++)
