@@ -23,7 +23,13 @@ typedef struct kvant_model kvant_model;
 /* The cache settings of mlx-engine, and Kvant's. Given when a model is loaded; every session inherits them. */
 typedef struct kvant_kv_params {
     const char *kv;          /* a format, a pair "K/V" or a preset (kvant.h, formats); "auto": lossless, or f16 with a warning where
-                                the model's head_dim does not allow it; NULL: from the fields below */
+                                the model's head_dim does not allow it; "budget:SIZE": as kv_budget, where SIZE is bytes ("300M",
+                                "1.5GiB"), bits a value ("4.3"), or a format or pair whose bytes are meant ("bc4"); NULL: from the
+                                fields below */
+    size_t kv_budget;        /* bytes, 0: none. Every layer's K and V get formats of their own, such that kv_budget_tokens tokens fit
+                                and the answers change the least: by the model's sensitivities, measured once (some minutes for a large
+                                model) and kept in cache_dir. Too little is KVANT_EFULL, and the sentence says what fits */
+    int64_t kv_budget_tokens; /* of one session, for kv_budget and "budget:SIZE"; 0: what the model was trained for */
     int kv_bits;             /* 0: unset. 2, 3, 4, 5, 6, 8 */
     int k_bits, v_bits;      /* 0: kv_bits */
     int kv_group_size;       /* 0: unset (64). 32, 64, 128; selects affine. Without bits: KVANT_EINVAL */
@@ -59,8 +65,9 @@ typedef struct kvant_model_info {
     const int *layer_window;     /* [n_layer], 0: whole context; NULL where only the vocabulary is there */
     int64_t n_context_train, n_parameters;
     size_t weight_bytes, file_bytes;
-    kvant_format k, v;           /* the formats really used */
-    double kv_bits_total;        /* per stored element, K and V together */
+    kvant_format k, v;           /* the formats really used; where layers differ, those of most layers */
+    const kvant_format *layer_k, *layer_v; /* [n_layer] where layers differ (kv_budget), else NULL */
+    double kv_bits_total;        /* per stored element, K and V of all layers together */
     const char *calibration;     /* NULL: none was needed yet. What it was made from, its tokens, its file: "built-in text, 571 tokens,
                                     /home/me/.cache/kvant/….kvcalib"; until kvant_model_calibrate. A session may make the first one */
     const char *calibration_file; /* NULL: none, or not kept */
@@ -71,6 +78,12 @@ void kvant_model_get_info(const kvant_model *m, kvant_model_info *out);
 /* Bytes of cache that n_tokens of one session take with the model's settings, or with other formats (kv as in kvant_kv_params). */
 size_t kvant_model_cache_bytes(const kvant_model *m, int64_t n_tokens);
 kvant_status kvant_model_cache_bytes_for(const kvant_model *m, const char *kv, int64_t n_tokens, size_t *out, kvant_error *err);
+
+/* The formats k, v [n_layer] with which n_tokens of one session take at most max_bytes and that change the answers the least; at
+ * least as many bytes as the preset lossless takes give lossless. The first call measures the model's sensitivities.
+ * KVANT_EFULL: too few bytes; the sentence says the least, and the context that fits. KVANT_EUNSUPPORTED: the head_dim allows none. */
+kvant_status kvant_model_choose_formats(kvant_model *m, int64_t n_tokens, size_t max_bytes, kvant_format *k, kvant_format *v,
+                                        kvant_error *err);
 
 /* A model whose keys are stored without their mean needs a calibration (kvant.h). It is found in cache_dir or made, in a few seconds,
  * when the model is opened, or by the first session that needs it; a folder that cannot be written costs the same seconds the next
@@ -142,7 +155,8 @@ typedef struct kvant_session kvant_session;
 typedef struct kvant_session_params {
     int64_t n_context;         /* most tokens, 0: what the model was trained for */
     kvant_precision precision; /* KVANT_FAST; KVANT_EXACT for evaluation */
-    const char *kv;            /* NULL: the model's settings; else a format or pair for this session alone (evaluation) */
+    const char *kv;            /* NULL: the model's settings; else a format or pair for this session alone (evaluation), or
+                                  "budget:SIZE" for this session's n_context */
     int measure_tokens;        /* keep exact keys, values and queries of the first tokens, for kvant_session_head_noise; 0: none */
 } kvant_session_params;
 void kvant_session_params_default(kvant_session_params *p);

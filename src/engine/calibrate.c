@@ -18,7 +18,7 @@
 #define TOKENS_WITHOUT_VOCABULARY 512
 #define WISHED "kvant calibrate" /* what people are told of one that kvant_model_calibrate kept */
 
-static kvant_status text_ids(const kvant_model *m, int32_t **ids, int *n, kvant_error *err) {
+kvant_status kvant_model_calibration_ids(const kvant_model *m, int32_t **ids, int *n, kvant_error *err) {
     if (m->tokenizer) {
         KVANT_TRY(kvant_tokenize(m, kvant_calibration_text, strlen(kvant_calibration_text), true, false, ids, n, err));
         if (*n > TOKENS_MAX) *n = TOKENS_MAX;
@@ -32,7 +32,7 @@ static kvant_status text_ids(const kvant_model *m, int32_t **ids, int *n, kvant_
     return KVANT_OK;
 }
 
-/* What the ids of text_ids are, for people. */
+/* What the ids of kvant_model_calibration_ids are, for people. */
 static const char *text_name(const kvant_model *m) { return m->tokenizer ? "built-in text" : "ids in place of text"; }
 
 /* ---- making one ---- */
@@ -173,7 +173,7 @@ kvant_status kvant_model_need_calibration(kvant_model *m, kvant_error *err) {
         KVANT_TRY(find_own(m, &config, fingerprint, &found, err));
         if (found) return KVANT_OK;
     }
-    KVANT_TRY(text_ids(m, &ids, &n, err));
+    KVANT_TRY(kvant_model_calibration_ids(m, &ids, &n, err));
     kvant_status st = KVANT_OK;
     if (m->cache_dir) {
         st = kvant_calibration_store_path(m->cache_dir, fingerprint, ids, n, &path);
@@ -255,7 +255,7 @@ kvant_status kvant_model_calibrate(kvant_model *m, const int32_t *ids, int n, co
     int32_t *built_in = NULL;
     int n_built_in = 0;
     KVANT_TRY(check_weights(m, err));
-    if (!ids) KVANT_TRY(text_ids(m, &built_in, &n_built_in, err));
+    if (!ids) KVANT_TRY(kvant_model_calibration_ids(m, &built_in, &n_built_in, err));
     bool own = ids || (n > 0 && n < n_built_in);
     if (!own) n = n_built_in;
     kvant_status st = KVANT_OK;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "engine/kv_budget.h"
 #include "engine/kv_config.h"
 
 #define GROUP_DEFAULT 64
@@ -30,6 +31,10 @@ static kvant_status check_fields(const kvant_kv_params *p, kvant_error *err) {
     if (p->kv && any_bits) return refuse_both("kv", "kv_bits (or k_bits, v_bits)", err);
     if (p->kv && p->kv_group_size) return refuse_both("kv", "kv_group_size", err);
     if (p->kv && p->kv_codec) return refuse_both("kv", "kv_codec", err);
+    if (p->kv_budget && (p->kv || any_bits || p->kv_group_size || p->kv_codec))
+        return refuse_both("kv_budget", p->kv ? "kv" : any_bits ? "kv_bits (or k_bits, v_bits)" : p->kv_codec ? "kv_codec" : "kv_group_size", err);
+    if (p->kv_budget_tokens < 0)
+        return kvant_fail(err, KVANT_EINVAL, "kv_budget_tokens: found %lld, expected 0 or more", (long long)p->kv_budget_tokens);
     if (p->kv_group_size && !any_bits)
         return kvant_fail(err, KVANT_EINVAL, "kv_group_size: found %d without kv_bits; quantizing the cache requires kv_bits to be set",
                           p->kv_group_size);
@@ -82,10 +87,21 @@ static kvant_status resolve_formats(const kvant_kv_params *p, int head_dim, kvan
     return KVANT_OK;
 }
 
+/* The formats are chosen when the model is there; until then it is f16. Who keeps tokens in f16 for a while has no use of it. */
+static kvant_status check_budget(const kvant_kv_params *p, kvant_error *err) {
+    kvant_budget budget;
+    if (!p->kv_budget) KVANT_TRY(kvant_budget_parse(p->kv, &budget, err));
+    if (p->compat_mlx) return refuse_both("kv budget", "compat mlx", err);
+    return p->quantized_kv_start > 0 ? refuse_both("kv budget", "quantized_kv_start", err) : KVANT_OK;
+}
+
+bool kvant_kv_config_has_budget(const kvant_kv_params *p) { return p->kv_budget || kvant_budget_is(p->kv); }
+
 kvant_status kvant_kv_config_resolve(const kvant_kv_params *p, int head_dim, kvant_cache_config *out, kvant_error *err) {
     kvant_cache_config c = *out;
     KVANT_TRY(check_fields(p, err));
-    KVANT_TRY(resolve_formats(p, head_dim, &c, err));
+    if (kvant_kv_config_has_budget(p)) KVANT_TRY(check_budget(p, err));
+    else KVANT_TRY(resolve_formats(p, head_dim, &c, err));
     if (p->kv_center_off) c.k.bare = kvant_format_is_centred(&c.k);
     if (head_dim) {
         KVANT_TRY(kvant_format_check(&c.k, head_dim, err));

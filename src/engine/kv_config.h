@@ -9,6 +9,9 @@
  * are not checked against it. Settings that contradict each other are refused by a sentence that names them. */
 kvant_status kvant_kv_config_resolve(const kvant_kv_params *p, int head_dim, kvant_cache_config *out, kvant_error *err);
 
+/* Whether formats are to be chosen by bytes: resolving leaves them as they are. */
+bool kvant_kv_config_has_budget(const kvant_kv_params *p);
+
 /* Whether some K of the configuration is stored without its mean, which a calibration tells. */
 bool kvant_kv_config_centres(const kvant_cache_config *c);
 

@@ -3,12 +3,14 @@
 #include "engine/model.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "base/os.h"
 #include "engine/kv_config.h"
 #include "engine/model_file.h"
+#include "engine/sensitivity.h"
 #include "engine/vocab.h"
 
 #define PREFILL_STEP_DEFAULT 512
@@ -42,6 +44,13 @@ static kvant_status load_tokenizer(kvant_model *m, bool required, kvant_error *e
     return KVANT_OK;
 }
 
+static kvant_status apply_budget(kvant_model *m, const kvant_kv_params *kv, kvant_error *err) {
+    char size[48];
+    int64_t n_tokens = kv->kv_budget_tokens ? kv->kv_budget_tokens : m->info.n_context > 0 ? m->info.n_context : 2048;
+    snprintf(size, sizeof size, "budget:%zuB", kv->kv_budget);
+    return kvant_model_apply_budget(m, kv->kv_budget ? size : kv->kv, n_tokens, &m->cache, &m->layer_formats, err);
+}
+
 static kvant_status load_decoder(kvant_model *m, const kvant_load_params *p, kvant_error *err) {
     KVANT_TRY(kvant_model_file_check_kit(m->file, err));
     kvant_decoder_info peek;
@@ -54,7 +63,8 @@ static kvant_status load_decoder(kvant_model *m, const kvant_load_params *p, kva
     m->cache.head_dim = m->info.head_dim;
     m->cache.layer_window = m->info.layer_window;
     KVANT_TRY(kvant_workspace_create(m->decoder, m->prefill_step_size, &m->workspace, err));
-    if (p->calibration_file) return kvant_model_load_calibration(m, p->calibration_file, err);
+    if (p->calibration_file) KVANT_TRY(kvant_model_load_calibration(m, p->calibration_file, err));
+    if (kvant_kv_config_has_budget(&p->kv)) KVANT_TRY(apply_budget(m, &p->kv, err));
     return kvant_kv_config_centres(&m->cache) ? kvant_model_need_calibration(m, err) : KVANT_OK;
 }
 
@@ -100,6 +110,8 @@ kvant_status kvant_model_open(const char *path, const kvant_load_params *params,
 void kvant_model_close(kvant_model *m) {
     if (!m) return;
     kvant_calibration_destroy(m->calibration);
+    kvant_sensitivity_destroy(m->sensitivity);
+    kvant_free(m->layer_formats);
     kvant_free(m->calibration_name);
     kvant_free(m->calibration_file);
     kvant_free(m->cache_dir);
@@ -113,6 +125,14 @@ void kvant_model_close(kvant_model *m) {
     kvant_free(m);
 }
 
+/* The mean over the layers. */
+static double stored_bits(const kvant_cache_config *c) {
+    double sum = 0;
+    for (int i = 0; i < c->n_layer; i++)
+        sum += kvant_format_bits(c->layer_k ? &c->layer_k[i] : &c->k, c->head_dim) + kvant_format_bits(c->layer_v ? &c->layer_v[i] : &c->v, c->head_dim);
+    return sum / 2 / c->n_layer;
+}
+
 void kvant_model_get_info(const kvant_model *m, kvant_model_info *out) {
     const kvant_decoder_info *d = &m->info;
     *out = (kvant_model_info){
@@ -120,17 +140,18 @@ void kvant_model_get_info(const kvant_model *m, kvant_model_info *out) {
         .n_head = d->n_head, .n_kv_head = d->n_kv_head, .head_dim = d->head_dim, .n_embd = d->n_embd,
         .n_vocab = m->decoder ? d->n_vocab : kvant_tokenizer_n_token(m->tokenizer), .layer_window = d->layer_window,
         .n_context_train = d->n_context, .n_parameters = d->n_parameters, .weight_bytes = d->weight_bytes,
-        .file_bytes = m->file->map.size, .k = m->cache.k, .v = m->cache.v, .n_threads = kvant_context_threads(m->ctx),
+        .file_bytes = m->file->map.size, .k = m->cache.k, .v = m->cache.v, .layer_k = m->cache.layer_k,
+        .layer_v = m->cache.layer_v, .n_threads = kvant_context_threads(m->ctx),
         .isa = kvant_context_isa(m->ctx), .calibration = m->calibration_name,
         .calibration_file = m->calibration_file};
-    if (m->decoder)
-        out->kv_bits_total = (kvant_format_bits(&out->k, d->head_dim) + kvant_format_bits(&out->v, d->head_dim)) / 2;
+    if (m->decoder) out->kv_bits_total = stored_bits(&m->cache);
 }
 
 size_t kvant_model_cache_bytes(const kvant_model *m, int64_t n_tokens) { return kvant_cache_bytes_for(&m->cache, n_tokens); }
 
 kvant_status kvant_model_cache_bytes_for(const kvant_model *m, const char *kv, int64_t n_tokens, size_t *out, kvant_error *err) {
     kvant_cache_config c = m->cache;
+    c.layer_k = c.layer_v = NULL;
     KVANT_TRY(kvant_format_parse_pair(kv, &c.k, &c.v, err));
     KVANT_TRY(kvant_format_check(&c.k, c.head_dim, err));
     KVANT_TRY(kvant_format_check(&c.v, c.head_dim, err));

@@ -9,6 +9,8 @@
 #include "model/decoder.h"
 #include "text/tokenizer.h"
 
+typedef struct kvant_sensitivity kvant_sensitivity;
+
 struct kvant_model {
     kvant_gguf *file;
     kvant_context *ctx;
@@ -19,6 +21,8 @@ struct kvant_model {
     kvant_decoder_info info;
     kvant_cache_config cache;      /* what sessions inherit */
     kvant_calibration *calibration; /* NULL until one is needed */
+    kvant_sensitivity *sensitivity; /* NULL until a budget needs it */
+    kvant_format *layer_formats;   /* what cache.layer_k and layer_v point into; NULL: all layers have the same */
     char *calibration_name, *calibration_file; /* what people are told of it; the file NULL: not kept */
     char *cache_dir;               /* NULL: nothing is kept */
     int prefill_step_size;
@@ -31,5 +35,11 @@ kvant_status kvant_model_require_tokenizer(const kvant_model *m, kvant_error *er
 
 /* Takes the calibration from a file of the user's (calibrate.c). KVANT_EIO, KVANT_EFORMAT; KVANT_EINVAL: of another model. */
 kvant_status kvant_model_load_calibration(kvant_model *m, const char *path, kvant_error *err);
+/* The built-in text, or what stands for it without a vocabulary; *ids is freed with kvant_ids_free. */
+kvant_status kvant_model_calibration_ids(const kvant_model *m, int32_t **ids, int *n, kvant_error *err);
+
+/* Formats of "budget:SIZE" for n_tokens, into *c; they live in *layers, which is freed with kvant_free (choose_formats.c). */
+kvant_status kvant_model_apply_budget(kvant_model *m, const char *kv, int64_t n_tokens, kvant_cache_config *c, kvant_format **layers,
+                                      kvant_error *err);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "engine/head_noise.h"
+#include "engine/kv_budget.h"
 #include "engine/kv_config.h"
 #include "engine/model.h"
 
@@ -40,12 +41,18 @@ static kvant_status create_recorders(kvant_session *s, const kvant_cache_config 
     return kvant_head_noise_create(info, KVANT_HEAD_CHECK_TOKENS, KVANT_HEAD_CHECK_STRIDE, false, &s->check, err);
 }
 
-static kvant_status create_cache(kvant_session *s, const kvant_session_params *params, kvant_error *err) {
-    kvant_cache_config c = s->model->cache;
-    if (params->kv) {
-        KVANT_TRY(kvant_format_parse_pair(params->kv, &c.k, &c.v, err));
-        if (s->model->kv_center_off) c.k.bare = kvant_format_is_centred(&c.k) || c.k.bare;
-    }
+/* The model's settings, or the session's own formats; *layers: where those of layers are, freed by the caller. */
+static kvant_status configure(const kvant_session *s, const char *kv, kvant_cache_config *c, kvant_format **layers, kvant_error *err) {
+    *c = s->model->cache;
+    if (!kv) return KVANT_OK;
+    c->layer_k = c->layer_v = NULL;
+    if (kvant_budget_is(kv)) return kvant_model_apply_budget(s->model, kv, s->n_context, c, layers, err);
+    KVANT_TRY(kvant_format_parse_pair(kv, &c->k, &c->v, err));
+    if (s->model->kv_center_off) c->k.bare = kvant_format_is_centred(&c->k) || c->k.bare;
+    return KVANT_OK;
+}
+
+static kvant_status create_cache_of(kvant_session *s, kvant_cache_config c, const kvant_session_params *params, kvant_error *err) {
     if (kvant_kv_config_centres(&c)) KVANT_TRY(kvant_model_need_calibration(s->model, err));
     c.calibration = s->model->calibration;
     bool quantizes = c.k.codec != KVANT_CODEC_F16 || c.v.codec != KVANT_CODEC_F16;
@@ -53,6 +60,15 @@ static kvant_status create_cache(kvant_session *s, const kvant_session_params *p
     KVANT_TRY(kvant_cache_create(s->model->ctx, &c, &s->cache, err));
     if (kvant_sequence_create(s->cache, &s->sequence) != KVANT_OK) return kvant_fail(err, KVANT_ENOMEM, "session: out of memory");
     return create_recorders(s, &c, params->measure_tokens, err);
+}
+
+static kvant_status create_cache(kvant_session *s, const kvant_session_params *params, kvant_error *err) {
+    kvant_cache_config c;
+    kvant_format *layers = NULL;
+    KVANT_TRY(configure(s, params->kv, &c, &layers, err));
+    kvant_status st = create_cache_of(s, c, params, err);
+    kvant_free(layers);
+    return st;
 }
 
 kvant_status kvant_session_create(kvant_model *m, const kvant_session_params *params, kvant_session **out, kvant_error *err) {
