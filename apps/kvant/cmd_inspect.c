@@ -22,9 +22,13 @@
 
 static const int64_t depths[] = {4096, 32768, 131072};
 static const char *const depth_names[] = {"4k tokens", "32k tokens", "128k tokens"};
-static const int all_bits[] = {0, 8, 6, 5, 4, 3, 2}; /* 0: f16 */
+static const int all_bits[] = {8, 6, 5, 4, 3, 2};
+/* Formats for comparison: several names are tried in turn, for the head's size. */
+static const char *const others[][3] = {{"f16"}, {"affine4:64", "affine4:32", "affine4:128"}, {"q8_0"}, {"q4_0"}};
 #define N_DEPTHS 3
-#define N_ROWS 7
+#define N_BITS (int)(sizeof all_bits / sizeof *all_bits)
+#define N_OTHERS (int)(sizeof others / sizeof *others)
+#define MAX_ROWS (KVANT_PRESETS + sizeof all_bits / sizeof *all_bits + sizeof others / sizeof *others)
 
 typedef struct type_total {
     char name[16];
@@ -33,8 +37,9 @@ typedef struct type_total {
 } type_total;
 
 typedef struct cache_row {
-    int bits;
-    char format[KVANT_FORMAT_NAME_MAX]; /* "-": none works */
+    char choice[48];                     /* the flag */
+    char format[2 * KVANT_FORMAT_NAME_MAX]; /* what it is */
+    int bits;                            /* of --kv-bits, else 0 */
     double bits_total;
     size_t bytes[N_DEPTHS];
 } cache_row;
@@ -48,7 +53,8 @@ typedef struct inspection {
     int n_types;
     type_total types[MAX_TYPES];
     double tensor_bytes;
-    cache_row rows[N_ROWS];
+    int n_rows;
+    cache_row rows[MAX_ROWS];
 } inspection;
 
 /* ---- gathering ---- */
@@ -72,22 +78,36 @@ static void count_types(inspection *x) {
     }
 }
 
-/* The cache at these bits: groups of 64, or the nearest group that the head's size allows. */
-static void fill_cache_row(const inspection *x, int bits, cache_row *row) {
-    static const int groups[] = {64, 32, 128};
-    *row = (cache_row){.bits = bits, .format = "-"};
-    for (int g = 0; g < (bits ? 3 : 1); g++) {
-        char name[KVANT_FORMAT_NAME_MAX] = "f16";
-        kvant_format format;
-        bool works = true;
-        if (bits) snprintf(name, sizeof name, "affine%d:%d", bits, groups[g]);
-        for (int d = 0; d < N_DEPTHS && works; d++)
-            works = kvant_file_cache_bytes(x->file, name, depths[d], &row->bytes[d], NULL) == KVANT_OK;
-        if (!works || kvant_format_parse(name, &format, NULL) != KVANT_OK) continue;
-        memcpy(row->format, name, sizeof name);
-        row->bits_total = kvant_format_bits(&format, x->info.head_dim);
-        return;
+/* A row for a format or pair, unless the head's size does not allow it. */
+static bool add_cache_row(inspection *x, const char *flag, const char *value, const char *format, int bits) {
+    cache_row *row = &x->rows[x->n_rows];
+    kvant_format k, v;
+    *row = (cache_row){.bits = bits};
+    if (kvant_format_parse_pair(format, &k, &v, NULL) != KVANT_OK) return false;
+    for (int d = 0; d < N_DEPTHS; d++)
+        if (kvant_file_cache_bytes(x->file, format, depths[d], &row->bytes[d], NULL) != KVANT_OK) return false;
+    snprintf(row->choice, sizeof row->choice, "%s %s", flag, value);
+    snprintf(row->format, sizeof row->format, "%s", format);
+    row->bits_total = (kvant_format_bits(&k, x->info.head_dim) + kvant_format_bits(&v, x->info.head_dim)) / 2;
+    x->n_rows++;
+    return true;
+}
+
+/* Presets, then bits, then formats that they compare with. */
+static void fill_cache_rows(inspection *x) {
+    for (int i = 0; i < KVANT_PRESETS; i++)
+        add_cache_row(x, "--kv-preset", kvant_preset_at(i)->name, kvant_preset_at(i)->pair, 0);
+    for (int i = 0; i < N_BITS; i++) {
+        char format[KVANT_FORMAT_NAME_MAX], bits[16];
+        kvant_format f;
+        if (kvant_format_for_bits(all_bits[i], &f) != KVANT_OK) continue;
+        kvant_format_name(&f, format);
+        snprintf(bits, sizeof bits, "%d", all_bits[i]);
+        add_cache_row(x, "--kv-bits", bits, format, all_bits[i]);
     }
+    for (int i = 0; i < N_OTHERS; i++)
+        for (int k = 0; k < 3 && others[i][k]; k++)
+            if (add_cache_row(x, "--kv", others[i][k], others[i][k], 0)) break;
 }
 
 /* ---- text ---- */
@@ -202,28 +222,23 @@ static void print_cache(const inspection *x) {
     printf("\ncache of one sequence\n");
     table *t = table_create(3 + N_DEPTHS);
     if (!t) return;
-    table_cell(t, "kv_bits");
+    table_cell(t, "choice");
     table_cell(t, "format");
     table_cell(t, "bits/value");
     for (int d = 0; d < N_DEPTHS; d++)
         table_cell(t, "%s", depth_names[d]);
-    for (int i = 0; i < N_ROWS; i++) {
+    for (int i = 0; i < x->n_rows; i++) {
         const cache_row *r = &x->rows[i];
-        bool works = strcmp(r->format, "-") != 0;
-        if (r->bits)
-            table_cell(t, "%d", r->bits);
-        else
-            table_cell(t, "none");
+        table_cell(t, "%s", r->choice);
         table_cell(t, "%s", r->format);
-        if (works)
-            table_cell(t, "%.2f", r->bits_total);
-        else
-            table_cell(t, "-");
+        table_cell(t, "%.2f", r->bits_total);
         for (int d = 0; d < N_DEPTHS; d++)
-            table_cell(t, "%s", works ? format_bytes((double)r->bytes[d], bytes, sizeof bytes) : "-");
+            table_cell(t, "%s", format_bytes((double)r->bytes[d], bytes, sizeof bytes));
     }
     table_print(t, stdout);
     table_destroy(t);
+    if (x->n_rows < (int)MAX_ROWS) printf("the other formats of Kvant cannot store heads of %d elements\n", x->info.head_dim);
+    printf("--kv-budget 300M -c N chooses formats by layer that fit\n");
 }
 
 /* ---- JSON ---- */
@@ -307,17 +322,17 @@ static json_t *json_model(const kvant_model_info *m) {
 
 static json_t *json_cache(const inspection *x) {
     json_t *rows = json_array();
-    for (int i = 0; i < N_ROWS; i++) {
+    for (int i = 0; i < x->n_rows; i++) {
         const cache_row *r = &x->rows[i];
-        bool works = strcmp(r->format, "-") != 0;
         json_t *row = json_object(), *bytes = json_object();
+        json_object_set_new(row, "choice", json_text(r->choice));
         json_object_set_new(row, "kv_bits", r->bits ? json_integer(r->bits) : json_null());
-        json_object_set_new(row, "format", works ? json_text(r->format) : json_null());
-        json_object_set_new(row, "bits_per_value", works ? json_real(r->bits_total) : json_null());
+        json_object_set_new(row, "format", json_text(r->format));
+        json_object_set_new(row, "bits_per_value", json_real(r->bits_total));
         for (int d = 0; d < N_DEPTHS; d++) {
             char name[24];
             snprintf(name, sizeof name, "%" PRId64, depths[d]);
-            json_object_set_new(bytes, name, works ? json_integer((json_int_t)r->bytes[d]) : json_null());
+            json_object_set_new(bytes, name, json_integer((json_int_t)r->bytes[d]));
         }
         json_object_set_new(row, "bytes", bytes);
         json_array_append_new(rows, row);
@@ -357,8 +372,7 @@ static int inspect(const char *path, bool json, bool each) {
     }
     x.runs = kvant_file_model_info(x.file, &x.info, &x.why) == KVANT_OK;
     count_types(&x);
-    for (int i = 0; x.runs && i < N_ROWS; i++)
-        fill_cache_row(&x, all_bits[i], &x.rows[i]);
+    if (x.runs) fill_cache_rows(&x);
     int rc = json ? print_json(&x, path, each, value) : print_text(&x, path, each, value);
     kvant_file_close(x.file);
     free(value);

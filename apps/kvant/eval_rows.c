@@ -11,8 +11,8 @@ static int add_row(evaluation *e, const char *name, const kv_item *item, kvant_p
     eval_row *r = &e->rows[e->n_rows++];
     r->kv = item->name;
     r->precision = precision;
-    r->figures.k_bits = kvant_format_bits(&item->k, e->info.head_dim);
-    r->figures.v_bits = kvant_format_bits(&item->v, e->info.head_dim);
+    r->figures.k_bits = item->is_budget ? NAN : kvant_format_bits(&item->k, e->info.head_dim);
+    r->figures.v_bits = item->is_budget ? NAN : kvant_format_bits(&item->v, e->info.head_dim);
     return eval_result_init(&r->result, name, e->n_prompts) ? 0 : fail_with(1, "out of memory");
 }
 
@@ -100,10 +100,24 @@ static bool fill_greedy(const evaluation *e, eval_row *r) {
     return true;
 }
 
+/* Where the formats were chosen by layer: what they are on average. */
+static void fill_layer_bits(const evaluation *e, eval_row *r) {
+    double k = 0, v = 0;
+    for (int i = 0; i < e->info.n_layer; i++) {
+        kvant_page_info page;
+        if (!r->session || kvant_sequence_page_info(kvant_session_sequence(r->session), i, 0, &page) != KVANT_OK) return;
+        k += kvant_format_bits(&page.k, e->info.head_dim);
+        v += kvant_format_bits(&page.v, e->info.head_dim);
+    }
+    r->figures.k_bits = k / e->info.n_layer;
+    r->figures.v_bits = v / e->info.n_layer;
+}
+
 int eval_fill_figures(evaluation *e) {
     for (int i = 0; i < e->n_rows; i++) {
         eval_row *r = &e->rows[i];
         eval_figures *f = &r->figures;
+        if (isnan(f->k_bits)) fill_layer_bits(e, r);
         f->bits = isnan(r->result.bits) ? (f->k_bits + f->v_bits) / 2 : r->result.bits;
         f->passkey = mean_of(r->result.found, e->state.n_passkey);
         if (!divergence_summarize(&r->result.sample, &f->kl) || !fill_greedy(e, r)) return fail_with(1, "out of memory");

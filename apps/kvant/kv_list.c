@@ -11,6 +11,8 @@
 
 #include "kv_list.h"
 
+#define BUDGET "budget:"
+
 /* Copies the piece of a list up to the next comma; *at moves behind it, to NULL at the end. false: the piece does not fit. */
 static bool next_piece(const char **at, char *out, size_t size) {
     const char *comma = strchr(*at, ',');
@@ -32,7 +34,7 @@ static bool same_format(const kvant_format *a, const kvant_format *b) {
 static bool is_preset_name(const char *name) { return strpbrk(name, "0123456789/") == NULL; }
 
 static void write_name(kv_item *item) {
-    if (item->is_preset) return;
+    if (item->is_preset || item->is_budget) return;
     char k[KVANT_FORMAT_NAME_MAX], v[KVANT_FORMAT_NAME_MAX];
     kvant_format_name(&item->k, k);
     kvant_format_name(&item->v, v);
@@ -42,10 +44,33 @@ static void write_name(kv_item *item) {
         snprintf(item->name, sizeof item->name, "%s/%s", k, v);
 }
 
+/* Formats by layer: the item is what they may take. Bytes mean nothing where sessions of several lengths are compared. */
+static int take_budget(kv_item *item, const char *name) {
+    kvant_error err = {0};
+    const char *text = name + sizeof BUDGET - 1;
+    char *end = NULL;
+    item->is_budget = true;
+    item->k = item->v = (kvant_format){KVANT_CODEC_F16, 0, 0, false};
+    snprintf(item->name, sizeof item->name, "%s", name);
+    if (text[0] >= '0' && text[0] <= '9') {
+        item->budget_bits = strtod(text, &end);
+        if (*end || item->budget_bits < 1 || item->budget_bits > 16)
+            return fail_with(2, "%.60s: expected 1 to 16 bits a value, or a format, as budget:4.3 or budget:bc4", name);
+        return 0;
+    }
+    return kvant_format_parse_pair(text, &item->k, &item->v, &err) == KVANT_OK ? 0 : fail_with(2, "%s", err.message);
+}
+
 static int add_name(kv_list *list, const char *name) {
     kvant_error err = {0};
     kv_item item = {.is_preset = is_preset_name(name)};
-    if (kvant_format_parse_pair(name, &item.k, &item.v, &err) != KVANT_OK) return fail_with(2, "%s", err.message);
+    if (strncmp(name, BUDGET, sizeof BUDGET - 1) == 0) {
+        item.is_preset = false;
+        int code = take_budget(&item, name);
+        if (code) return code;
+    } else if (kvant_format_parse_pair(name, &item.k, &item.v, &err) != KVANT_OK) {
+        return fail_with(2, "%s", err.message);
+    }
     if (item.is_preset) snprintf(item.name, sizeof item.name, "%s", name);
     write_name(&item);
     for (int i = 0; i < list->n; i++) {
@@ -134,6 +159,7 @@ static int fill_list(kv_list *list, const kvant_kv_params *typed, const char *kv
 int kv_list_take(kv_list *list, model_options *m, const char *otherwise) {
     kvant_kv_params typed = m->load.kv;
     const char *kv_bits = m->kv_bits;
+    if (m->kv_budget) return fail_with(2, "--kv-budget is for one cache; among formats that are compared it is --kv budget:4.3, in bits a value");
     *list = (kv_list){.typed = typed.kv || kv_bits || typed.k_bits || typed.v_bits || typed.kv_codec || m->ctk || m->ctv};
     m->kv_bits = NULL;
     m->load.kv.kv = m->load.kv.kv_codec = NULL;
@@ -175,6 +201,7 @@ int kv_list_calibrate(const kv_list *list, const kvant_load_params *load, kvant_
 }
 
 double kv_item_bits(const kv_item *item, int head_dim) {
+    if (item->budget_bits > 0) return item->budget_bits;
     return (kvant_format_bits(&item->k, head_dim) + kvant_format_bits(&item->v, head_dim)) / 2;
 }
 

@@ -12,6 +12,9 @@ typedef struct kv_item {
     char name[KV_NAME_MAX]; /* canonical: one format, or "K/V"; a preset keeps its own */
     bool is_preset;         /* a name without digits, which may stand for more than two formats */
     kvant_format k, v;
+    double budget_bits; /* "budget:4.3", formats by layer that take this many bits a value: 4.3; then k and v mean nothing. "budget:bc4":
+                           0, k and v are what it may take. */
+    bool is_budget;
 } kv_item;
 
 typedef struct kv_list {

@@ -217,6 +217,7 @@ int options_add_model(option *table, int n, int max, model_options *m) {
          "activations rounded to 8 bits a block (the default of run and bench)"},
         {NULL, NULL, OPTION_FLAG, NULL, 0, 0, NULL, "cache"},
         {"--kv-preset", NULL, OPTION_STRING, &m->kv_preset, 0, 0, "NAME", "lossless (8 bits, the default), balanced (5/4), small (4), tiny (3)"},
+        {"--kv-budget", NULL, OPTION_STRING, &m->kv_budget, 0, 0, "SIZE", "the best formats by layer that hold -c tokens in 300M, 1.5GiB, ..."},
         {"--kv-bits", NULL, OPTION_STRING, &m->kv_bits, 0, 0, "N", "bits a value: 2, 3, 4, 5, 6, 8, or none (f16); the best format at these bits"},
         {"--k-bits", NULL, OPTION_INT, &kv->k_bits, 2, 8, "N", "bits of K alone"},
         {"--v-bits", NULL, OPTION_INT, &kv->v_bits, 2, 8, "N", "bits of V alone"},
@@ -312,6 +313,22 @@ static int finish_preset(model_options *m) {
     return 0;
 }
 
+/* A budget is for a context, which must be said: what the model was trained for may be ten times what is meant. */
+static int finish_budget(model_options *m) {
+    kvant_kv_params *kv = &m->load.kv;
+    if (m->kv_budget) {
+        if (kv->kv || m->kv_bits || kv->k_bits || kv->v_bits || kv->kv_codec || kv->kv_group_size)
+            return fail_with(2, "--kv-budget %.40s chooses the formats; leave out the other flags that do", m->kv_budget);
+        if (strlen(m->kv_budget) > 40) return fail_with(2, "--kv-budget %.40s...: expected a size, as 300M or 1.5GiB", m->kv_budget);
+        snprintf(m->kv_pair, sizeof m->kv_pair, "budget:%s", m->kv_budget);
+        kv->kv = m->kv_pair;
+    }
+    if (!kv->kv || strncmp(kv->kv, "budget:", 7) != 0) return 0;
+    if (m->n_context == 0) return fail_with(2, "--kv-budget needs the context that is to fit: -c N");
+    kv->kv_budget_tokens = m->n_context;
+    return 0;
+}
+
 void options_default_lossless(model_options *m) {
     kvant_kv_params *kv = &m->load.kv;
     bool nothing = !kv->kv && !kv->kv_bits && !kv->k_bits && !kv->v_bits && !kv->kv_codec && !kv->kv_group_size;
@@ -330,6 +347,7 @@ int options_finish_model(model_options *m) {
         return fail_with(2, "--kv-bits has no effect beside --k-bits and --v-bits; leave one of them out");
     int code = finish_preset(m);
     if (!code) code = finish_cache_types(m);
+    if (!code) code = finish_budget(m);
     return code ? code : finish_bits(m);
 }
 

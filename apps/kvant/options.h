@@ -41,10 +41,10 @@ typedef struct model_options {
     kvant_load_params load; /* threads, prefill step, kv, calibration: filled from the flags */
     const char *kv_bits, *ctk,
         *ctv; /* as typed: "--kv-bits none" is f16; -ctk/-ctv take llama.cpp's names of formats that exist */
-    const char *kv_preset, *kv_center;
+    const char *kv_preset, *kv_center, *kv_budget;
     int64_t n_context;
     bool exact, fast;
-    char kv_pair[64];   /* where -ctk/-ctv are joined */
+    char kv_pair[64];   /* where -ctk/-ctv are joined, or a budget is spelled */
     const char *compat; /* "mlx" or NULL */
 } model_options;
 

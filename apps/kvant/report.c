@@ -209,18 +209,33 @@ void print_model_line(const kvant_model *m) {
     print_machine(&info);
 }
 
+/* The format of all layers, or the smallest and the largest: "bc3..bc5". */
+static void print_formats(const char *side, const kvant_format *layers, const kvant_format *all, const kvant_model_info *info) {
+    char low[KVANT_FORMAT_NAME_MAX], high[KVANT_FORMAT_NAME_MAX];
+    const kvant_format *least = all, *most = all;
+    for (int i = 0; layers && i < info->n_layer; i++) {
+        double bits = kvant_format_bits(&layers[i], info->head_dim);
+        if (bits < kvant_format_bits(least, info->head_dim)) least = &layers[i];
+        if (bits > kvant_format_bits(most, info->head_dim)) most = &layers[i];
+    }
+    kvant_format_name(least, low);
+    kvant_format_name(most, high);
+    if (strcmp(low, high) == 0) fprintf(stderr, " %s %s", side, low);
+    else fprintf(stderr, " %s %s..%s", side, low, high);
+}
+
 void print_first_line(const kvant_model *m, int64_t n_context) {
     kvant_model_info info;
     kvant_model_get_info(m, &info);
-    char k[KVANT_FORMAT_NAME_MAX], v[KVANT_FORMAT_NAME_MAX];
     char token[32], context[32], f16[32], count[32];
-    kvant_format_name(&info.k, k);
-    kvant_format_name(&info.v, v);
     double values = 2.0 * info.n_layer * info.n_kv_head * info.head_dim;
     format_bytes(values * info.kv_bits_total / 8, token, sizeof token);
     format_bytes((double)kvant_model_cache_bytes(m, n_context), context, sizeof context);
     print_model(&info);
-    fprintf(stderr, " · cache K %s V %s, %.2f bits a value, %s a token, %s for %s tokens", k, v, info.kv_bits_total, token,
+    fprintf(stderr, " · cache");
+    print_formats("K", info.layer_k, &info.k, &info);
+    print_formats("V", info.layer_v, &info.v, &info);
+    fprintf(stderr, "%s, %.2f bits a value, %s a token, %s for %s tokens", info.layer_k ? " by layer" : "", info.kv_bits_total, token,
             context, format_count(n_context, count, sizeof count));
     size_t plain;
     bool is_f16 = info.k.codec == KVANT_CODEC_F16 && info.v.codec == KVANT_CODEC_F16;
