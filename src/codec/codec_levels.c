@@ -237,6 +237,20 @@ static void put_planes(const level_zone *l, uint8_t *bytes, int slot, const uint
     }
 }
 
+/* What the search found: the scale, the books and the codes. */
+typedef struct level_choice {
+    int scale;
+    uint8_t book[KVANT_HEAD_DIM_MAX / HALF + 1], code[KVANT_HEAD_DIM_MAX];
+} level_choice;
+
+#define N_SCALE 3
+
+/* The first of three scales around `expected`. */
+static int first_scale(float expected) {
+    int first = scale_below(expected);
+    return first < 256 - N_SCALE ? first : 256 - N_SCALE;
+}
+
 static float max_magnitude(const float *x, int d) {
     float largest = 0.0f;
     for (int i = 0; i < d; i++)
@@ -244,63 +258,87 @@ static float max_magnitude(const float *x, int d) {
     return largest;
 }
 
-/* What one scale of the search found: books, codes, and the squared error less that of all zeros. */
-typedef struct level_choice {
-    uint8_t book[KVANT_HEAD_DIM_MAX / HALF + 1], code[KVANT_HEAD_DIM_MAX];
-    float level[KVANT_HEAD_DIM_MAX];
-    int square; /* sum of level^2 */
-    float error;
-} level_choice;
-
-static void choose_int(int bits, const float *x, int d, float scale, level_choice *out) {
-    float inverse = 1.0f / scale, most = bits == 8 ? 127.0f : 31.0f;
+/* The codes of integers, and the squared error less that of all zeros. */
+static float choose_ints(int bits, const float *x, int d, float scale, uint8_t *code, const kvant_kernels *k) {
+    float inverse = 1.0f / scale, most = bits == 8 ? 127.0f : 31.0f, level[KVANT_HEAD_DIM_MAX];
+    int square = 0;
     for (int i = 0; i < d; i++) {
         float v = x[i] * inverse;
         v = v < most ? v : most;
         v = v > -most ? v : -most;
-        out->level[i] = rintf(v);
-        out->square += (int)out->level[i] * (int)out->level[i];
-        out->code[i] = (uint8_t)((int)out->level[i] + (bits == 8 ? 0 : 32));
+        level[i] = rintf(v);
+        square += (int)level[i] * (int)level[i];
+        code[i] = (uint8_t)((int)level[i] + (bits == 8 ? 0 : 32));
+    }
+    return scale * (scale * (float)square - 2.0f * k->dot_f32(x, level, d));
+}
+
+/* The largest value may be cut, or not. */
+static void search_ints(int bits, const float *x, int d, level_choice *out, const kvant_kernels *k) {
+    int first = first_scale(max_magnitude(x, d) / (bits == 8 ? 127.0f : 31.0f) * 0.917004f);
+    uint8_t code[KVANT_HEAD_DIM_MAX];
+    float least = 0.0f;
+    for (int i = 0; i < N_SCALE; i++) {
+        float error = choose_ints(bits, x, d, scale_of((uint8_t)(first + i)), code, k);
+        if (i > 0 && !(error < least)) continue;
+        least = error;
+        out->scale = first + i;
+        memcpy(out->code, code, (size_t)d);
     }
 }
 
-static void choose_books(const kvant_format *f, const level_zone *z, const float *x, float scale, level_choice *out,
-                         const kvant_kernels *k) {
-    const kvant_book_set *set = books_of(f, z->bits);
-    const kvant_book_search *search = kvant_book_search_find(z->bits, book_count(f));
-    int16_t cell[KVANT_HEAD_DIM_MAX];
+/* The best book of each block of a zone; returns the sum of their errors, in the unit of the tables. */
+static uint32_t search_zone(const kvant_book_search *search, int n_book, const level_zone *z, const int16_t *cell, uint8_t *book,
+                            const kvant_kernels *k) {
     int whole = z->d / z->block, rest = z->d - whole * z->block;
-    uint8_t *book = out->book + z->selector;
-    k->book_cells(cell, x + z->first, 2.0f / scale, z->d);
-    if (set->n_book == 1) {
-        memset(out->book, 0, sizeof out->book);
-    } else {
-        k->search_books(book, search->errors, cell, z->block, whole);
-        if (rest) k->search_books(book + whole, search->errors, cell + whole * z->block, rest, 1);
+    uint32_t total = 0;
+    if (n_book == 1) {
+        for (int i = 0; i < z->d; i++)
+            total += search->errors[cell[i]][0];
+        return total;
     }
-    for (int b = 0, i = 0; i < z->d; b++) {
-        int chosen = set->n_book == 1 ? 0 : book[b];
-        const uint8_t *code = search->code[chosen];
-        const int8_t *levels = set->levels + ((size_t)chosen << set->bits);
-        for (int end = i + z->block < z->d ? i + z->block : z->d; i < end; i++) {
-            int v = levels[out->code[z->first + i] = code[cell[i]]];
-            out->level[z->first + i] = (float)v;
-            out->square += v * v;
+    total = k->search_books(book, search->errors, cell, z->block, whole);
+    if (rest) total += k->search_books(book + whole, search->errors, cell + whole * z->block, rest, 1);
+    return total;
+}
+
+/* What the tables of the search say of a scale is as good as the error itself: their cells are fine. Codes are looked up for the
+ * best scale alone. */
+static void search_scales(const kvant_format *f, const level_layout *l, const float *x, float rms, level_choice *out,
+                          const kvant_kernels *k) {
+    const kvant_book_search *search[KVANT_ZONES];
+    int16_t cell[N_SCALE][KVANT_HEAD_DIM_MAX];
+    uint8_t book[N_SCALE][KVANT_HEAD_DIM_MAX / HALF + 1] = {{0}};
+    /* The middle one of the scales is the nearest to the expected one. */
+    int first = first_scale(rms / books_of(f, f->bits)->units * 0.957603f), best = 0, d = 0;
+    float least = 0.0f;
+    for (int i = 0; i < l->n_zone; i++) {
+        search[i] = kvant_book_search_find(l->zone[i].bits, book_count(f));
+        d += l->zone[i].d;
+    }
+    for (int i = 0; i < N_SCALE; i++) {
+        float scale = scale_of((uint8_t)(first + i)), error;
+        uint32_t total = 0;
+        k->book_cells(cell[i], x, 2.0f / scale, d);
+        for (int j = 0; j < l->n_zone; j++) {
+            const level_zone *z = &l->zone[j];
+            total += search_zone(search[j], book_count(f), z, cell[i] + z->first, book[i] + z->selector, k);
+        }
+        error = (float)total * (scale * scale);
+        if (i > 0 && !(error < least)) continue;
+        least = error;
+        best = i;
+    }
+    out->scale = first + best;
+    memcpy(out->book, book[best], sizeof out->book);
+    for (int j = 0; j < l->n_zone; j++) {
+        const level_zone *z = &l->zone[j];
+        for (int b = 0, i = 0; i < z->d; b++) {
+            const uint8_t *code = search[j]->code[book[best][z->selector + b]];
+            for (int end = i + z->block < z->d ? i + z->block : z->d; i < end; i++)
+                out->code[z->first + i] = code[cell[best][z->first + i]];
         }
     }
-}
-
-static void choose_levels(const kvant_part *part, const level_layout *l, const float *x, float scale, level_choice *out,
-                          const kvant_kernels *k) {
-    int d = part->head_dim;
-    out->square = 0;
-    for (int i = 0; i < l->n_zone; i++) {
-        if (has_books(&part->format))
-            choose_books(&part->format, &l->zone[i], x, scale, out, k);
-        else
-            choose_int(l->zone[i].bits, x, d, scale, out);
-    }
-    out->error = scale * (scale * (float)out->square - 2.0f * k->dot_f32(x, out->level, d));
 }
 
 static void put_selectors(const level_layout *l, uint8_t *bytes, int slot, const uint8_t *book) {
@@ -313,25 +351,18 @@ static void put_selectors(const level_layout *l, uint8_t *bytes, int slot, const
 static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k) {
     level_layout l = layout_of(&part->format, part->head_dim);
     int d = part->head_dim, bits = part->format.bits;
-    bool books = has_books(&part->format);
-    level_choice choices[3], *best = &choices[0];
+    level_choice choice;
     float rms = sqrtf(k->dot_f32(x, x, d) / (float)d);
-    float expected = books ? rms / books_of(&part->format, bits)->units : max_magnitude(x, d) / (bits == 8 ? 127.0f : 31.0f);
-    /* The middle one of three scales is the nearest to the expected one; integers may cut the largest value, or not. */
-    int first = scale_below(books ? expected * 0.957603f : expected * 0.917004f), chosen = 0;
-    if (first > 253) first = 253;
-    for (int i = 0; i < 3; i++) {
-        choose_levels(part, &l, x, scale_of((uint8_t)(first + i)), &choices[i], k);
-        if (i > 0 && !(choices[i].error < best->error)) continue;
-        best = &choices[i];
-        chosen = first + i;
-    }
+    if (has_books(&part->format))
+        search_scales(&part->format, &l, x, rms, &choice, k);
+    else
+        search_ints(bits, x, d, &choice, k);
     bool is_number = rms > 0.0f && rms <= 3.4e38f;
-    bytes[l.scales + (size_t)slot] = (uint8_t)(is_number ? chosen : 0);
-    put_selectors(&l, bytes, slot, best->book);
-    if (bits == 8) memcpy(bytes + (size_t)slot * (size_t)d, best->code, (size_t)d);
+    bytes[l.scales + (size_t)slot] = (uint8_t)(is_number ? choice.scale : 0);
+    put_selectors(&l, bytes, slot, choice.book);
+    if (bits == 8) memcpy(bytes + (size_t)slot * (size_t)d, choice.code, (size_t)d);
     for (int i = 0; i < l.n_zone && bits != 8; i++)
-        put_planes(&l.zone[i], bytes, slot, best->code + l.zone[i].first);
+        put_planes(&l.zone[i], bytes, slot, choice.code + l.zone[i].first);
 }
 
 static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float *x, const kvant_kernels *k) {

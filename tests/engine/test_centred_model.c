@@ -196,6 +196,7 @@ static void calibrate(machine *m, float nonsense) {
 typedef struct answer {
     float *logits;          /* [N_TEXT][n_vocab]: every position of a text */
     int32_t greedy[N_TEXT]; /* what follows the first N_PROMPT of it */
+    double lead[N_TEXT];    /* of each over the second best, relative to the spread of its logits */
 } answer;
 
 static int32_t best(const float *x, int n) {
@@ -203,6 +204,18 @@ static int32_t best(const float *x, int n) {
     for (int i = 1; i < n; i++)
         if (x[i] > x[id]) id = i;
     return id;
+}
+
+static double lead_of(const float *x, int32_t id, int n) {
+    double mean = 0, spread = 0;
+    float second = -INFINITY;
+    for (int i = 0; i < n; i++) {
+        mean += (double)x[i] / n;
+        if (i != id && x[i] > second) second = x[i];
+    }
+    for (int i = 0; i < n; i++)
+        spread += (x[i] - mean) * (x[i] - mean) / n;
+    return ((double)x[id] - second) / sqrt(spread);
 }
 
 static answer run(const machine *m, const char *kv, bool center_floats) {
@@ -220,6 +233,7 @@ static answer run(const machine *m, const char *kv, bool center_floats) {
     assert_int_equal(kvant_decoder_forward(m->decoder, w, s, ids, N_PROMPT, KVANT_EXACT, row, 1), KVANT_OK);
     for (int i = N_PROMPT; i < N_TEXT; i++) {
         a.greedy[i] = best(row, m->info.n_vocab);
+        a.lead[i] = lead_of(row, a.greedy[i], m->info.n_vocab);
         assert_int_equal(kvant_decoder_forward(m->decoder, w, s, &a.greedy[i], 1, KVANT_EXACT, row, 1), KVANT_OK);
     }
     free(row);
@@ -340,7 +354,9 @@ static void a_constant_that_does_not_turn_changes_nothing(void **state) {
         print_message("%-8s noise %.1e, moved by the constant %.1e, %d greedy tokens are the same; bare: noise %.1e\n",
                       formats[i], noise, moved, n_same, lost);
         assert_true(moved < 1e-3 + 0.1 * noise);
-        assert_int_equal(n_same, N_TEXT - N_PROMPT);
+        /* Texts may part where two tokens are as good as each other, and nowhere else. */
+        if (n_same < N_TEXT - N_PROMPT) print_message("  they part at a lead of %.1e\n", x.lead[N_PROMPT + n_same]);
+        assert_true(n_same == N_TEXT - N_PROMPT || x.lead[N_PROMPT + n_same] < 2 * moved);
         assert_true(lost > 5 * noise);
         free(x.logits);
         free(y.logits);
