@@ -19,6 +19,7 @@
 #include "commands.h"
 #include "interrupt.h"
 #include "json_output.h"
+#include "kv_check.h"
 #include "options.h"
 #include "report.h"
 #include "stop_text.h"
@@ -31,12 +32,14 @@ static const char about[] =
     "Answers a prompt (-p, -f, or stdin) and streams the answer to stdout. The prompt is put into the model's chat template;\n"
     "with --raw the model continues the text as it stands. The most probable token is taken unless --temp says otherwise, so\n"
     "that runs can be compared. At the end, stderr has the speeds, and the bytes of the cache beside those of an f16 cache.\n"
+    "--kv-check N keeps an f16 cache beside it for the first N tokens of prompt and answer, and says at the end how far the answers\n"
+    "of both were apart. These tokens take twice the time and the bytes of both caches; the answer stays as it is.\n"
     "Ctrl-C ends the answer after the current token, a second Ctrl-C the program.";
 
 typedef struct run_options {
     model_options model;
     const char *prompt, *file, *system, *chat_template;
-    int64_t n_predict;
+    int64_t n_predict, kv_check;
     bool raw, json, verbose_prompt;
     kvant_sampler_params sampling;
     option_list stops;
@@ -48,6 +51,8 @@ typedef struct answer {
     kvant_session *session;
     kvant_sampler *sampler;
     kvant_text_stream *stream;
+    kv_check check;
+    int64_t n_checked; /* tokens of the prompt that the check has read */
     stop_text stop;
     int32_t *ids; /* the prompt */
     int n_ids;
@@ -180,23 +185,35 @@ static int show(answer *a, const char *text, size_t size) {
 }
 
 static bool show_prefill(void *user, int64_t done, int64_t total) {
-    progress_update(user, (double)done, (double)total);
+    answer *a = user;
+    (void)total;
+    progress_update(&a->bar, (double)(a->n_checked + done), a->n_ids);
     return !interrupted;
 }
 
-static int prefill(answer *a) {
+/* The check reads the tokens that it compares; the rest is read as always. */
+static int read_prompt(answer *a) {
     kvant_error err = {0};
+    int64_t done = 0;
+    int code = a->check.n_wished > 0 ? kv_check_prompt(&a->check, a->ids, a->n_ids, show_prefill, a, &done) : 0;
+    a->n_checked = done;
+    if (code || done == a->n_ids) return code;
+    kvant_status st = kvant_session_prefill(a->session, a->ids + done, a->n_ids - done, show_prefill, a, &err);
+    if (st == KVANT_ECANCELLED)
+        return fail_with(1, "interrupted after %" PRId64 " of %d prompt tokens", kvant_session_length(a->session), a->n_ids);
+    return st == KVANT_OK ? 0 : fail_with(1, "%s", err.message);
+}
+
+static int prefill(answer *a) {
     const char *text;
     size_t size;
     progress_begin(&a->bar, "reading the prompt");
     progress_update(&a->bar, 0, a->n_ids);
     a->started = kvant_time_seconds();
-    kvant_status st = kvant_session_prefill(a->session, a->ids, a->n_ids, show_prefill, &a->bar, &err);
+    int code = read_prompt(a);
     a->prefilled = a->first_token = a->finished = kvant_time_seconds();
     progress_end(&a->bar);
-    if (st == KVANT_ECANCELLED)
-        return fail_with(1, "interrupted after %" PRId64 " of %d prompt tokens", kvant_session_length(a->session), a->n_ids);
-    if (st != KVANT_OK) return fail_with(1, "%s", err.message);
+    if (code) return code;
     /* The sampler and the text continue the prompt. */
     for (int i = 0; i < a->n_ids; i++) {
         kvant_sampler_accept(a->sampler, a->ids[i]);
@@ -230,8 +247,9 @@ static int generate(answer *a) {
             a->ended = "stop";
             break;
         }
-        if (a->n_made < a->n_most && !code && kvant_session_decode(a->session, id, &err) != KVANT_OK)
-            code = fail_with(1, "%s", err.message);
+        if (a->n_made == a->n_most || code) continue; /* the last token is not read */
+        if (kvant_session_decode(a->session, id, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
+        code = kv_check_token(&a->check, id);
     }
     if (!code && kvant_text_stream_finish(a->stream, &text, &size) == KVANT_OK) code = show(a, text, size);
     stop_text_finish(&a->stop, &text, &size);
@@ -268,6 +286,7 @@ static void print_end(const answer *a, bool limit_is_typed) {
         fprintf(stderr, "kvant: the answer ends because the context of %" PRId64 " tokens is full\n", a->n_context);
     if (strcmp(a->ended, "length") == 0 && !limit_is_typed)
         fprintf(stderr, "kvant: the answer ends after %" PRId64 " tokens; -n N allows more\n", a->n_made);
+    if (a->check.n_wished > 0) kv_check_print(&a->check, stderr);
     if (strcmp(a->ended, "interrupted") == 0) fprintf(stderr, "kvant: interrupted after %" PRId64 " tokens\n", a->n_made);
 }
 
@@ -304,6 +323,7 @@ static int print_json(const answer *a) {
     if (kvant_model_cache_bytes_for(a->model, "f16", kvant_session_length(a->session), &f16, NULL) == KVANT_OK)
         json_object_set_new(cache, "f16_bytes", json_integer((json_int_t)f16));
     json_object_set_new(root, "cache", cache);
+    if (a->check.n_wished > 0) json_object_set_new(root, "kv_check", kv_check_json(&a->check));
     json_object_set_new(root, "threads", json_integer(a->info.n_threads));
     json_object_set_new(root, "isa", json_string(kvant_isa_name(a->info.isa)));
     json_object_set_new(root, "peak_bytes", json_integer((json_int_t)kvant_peak_memory()));
@@ -324,7 +344,7 @@ static int create_parts(const run_options *o, answer *a) {
     a->made = malloc((size_t)(a->n_most + 1) * sizeof *a->made);
     if (!a->made || kvant_text_stream_create(a->model, false, &a->stream) != KVANT_OK) return fail_with(1, "out of memory");
     stop_text_begin(&a->stop, o->stops.items, o->stops.n);
-    return 0;
+    return o->kv_check > 0 ? kv_check_begin(&a->check, a->model, a->session, o->kv_check, p.precision) : 0;
 }
 
 static int run_answer(const run_options *o, answer *a) {
@@ -350,6 +370,7 @@ static int run_answer(const run_options *o, answer *a) {
 }
 
 static void free_answer(answer *a) {
+    kv_check_free(&a->check);
     stop_text_free(&a->stop);
     kvant_text_stream_destroy(a->stream);
     kvant_sampler_destroy(a->sampler);
@@ -381,6 +402,7 @@ static int add_run_flags(option *out, int n, run_options *o) {
         {"--repeat-last-n", NULL, OPTION_INT, &s->repeat_last_n, 0, 65536, "N", "tokens that the penalty sees (64)"},
         {"--seed", NULL, OPTION_UINT64, &s->seed, 0, 0, "N", "one seed, one answer (0)"},
         {"--stop", NULL, OPTION_LIST, &o->stops, 0, 0, "TEXT", "ends the answer before this text; may be repeated"},
+        {"--kv-check", NULL, OPTION_INT64, &o->kv_check, 0, 1e9, "N", "measure what the cache's format changes over N tokens (0: off)"},
         {"--json", NULL, OPTION_FLAG, &o->json, 0, 0, NULL, "one JSON object on stdout instead of the stream"},
     };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
@@ -391,6 +413,8 @@ static int add_run_flags(option *out, int n, run_options *o) {
 static int check_flags(const run_options *o) {
     if (o->prompt && o->file) return fail_with(2, "-p and -f exclude each other");
     if (o->raw && o->chat_template) return fail_with(2, "--raw and --chat-template exclude each other");
+    if (o->kv_check > 0 && o->model.load.kv.compat_mlx)
+        return fail_with(2, "--kv-check reads a prompt in steps of its own, which changes answers with --compat mlx; leave one out");
     if (o->raw && o->system) return fail_with(2, "--raw has no place for a --system message");
     for (int i = 0; i < o->stops.n; i++)
         if (o->stops.items[i][0] == '\0') return fail_with(2, "--stop: a stop string must not be empty");

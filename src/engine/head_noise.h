@@ -31,10 +31,10 @@ kvant_status kvant_head_noise_measure(kvant_head_noise *h, const kvant_sequence 
 /* ---- the check that every session makes once ---- */
 
 #define KVANT_HEAD_CHECK_TOKENS 64 /* a page */
-#define KVANT_HEAD_CHECK_STRIDE 16 /* four tokens' queries: a thousandth of a prefill */
+#define KVANT_HEAD_CHECK_STRIDE 16 /* four tokens' queries */
 
-/* Measures sigma^2 of every KV head; where it is more than any working model shows, one warning names the format, the worst head and
- * what to choose instead. Returns whether it warned. */
+/* Estimates sigma^2 of every KV head, from four keys where these leave no doubt: a few thousandths of a prefill. Where it is more than
+ * any working model shows, one warning names the format, the worst head and what to choose instead. Returns whether it warned. */
 bool kvant_head_noise_warn(kvant_head_noise *h, const kvant_sequence *s);
 
 #endif
