@@ -338,8 +338,8 @@ static const setup exact[] = {
     {"f32", true, 3, 1, 64, 700, 0, 100, 0, false, 0, false, 3, 5, 4, F32},
     {"f32", true, 3, 3, 64, 700, 130, 90, 10, true, 0, false, 3, 5, 4, F32},
     {"f32", true, 2, 1, 64, 5000, 0, 0, 0, false, 0, false, 3, 5, 4, F32},
-    {"f32", true, 2, 1, 64, 5000, 1500, 0, 0, true, 0, false, 3, 5, 4, F32},
-    {"f32", true, 2, 1, 64, 3000, 0, 1400, 0, false, 0, false, 3, 5, 4, F32},
+    {"f32", true, 2, 1, 64, 2600, 1200, 0, 0, true, 0, false, 3, 5, 4, F32},
+    {"f32", true, 2, 1, 64, 2600, 0, 1200, 0, false, 0, false, 3, 5, 4, F32},
     {"f32", true, 8, 8, 16, 1100, 0, 0, 0, false, 0, false, 3, 5, 4, F32},
     {"f32", true, 2, 1, 40, 200, 0, 0, 0, false, 0, false, 3, 5, 4, F32},
 };
@@ -352,7 +352,7 @@ static void any_calibration_leaves_float32_attention_as_it_is(void **state) {
         seed = SEED + i;
         rows r = make_rows(t, false);
         kvant_calibration *c = calibrate(t, &r);
-        for (int precision = 0; precision < 2; precision++) {
+        for (int precision = t->n > 300; precision < 2; precision++) { /* floats are not rounded when they are fast, either */
             float *out = run(t, c, &r, 2, KVANT_ISA_BEST, (kvant_precision)precision, t->n > 2000 ? 512 : 61, t->n - 20);
             row_error e = error_of(t, &r, out, -1, t->n);
             describe(t, precision ? "exact" : "fast", e);
@@ -370,7 +370,7 @@ static const setup halves[] = {
     {"f16", true, 4, 2, 80, 300, 0, 0, 20, true, 0, false, 3, 3, 3, 0},
     {"f16", true, 2, 1, 128, 400, 70, 0, 0, false, 0, false, 3, 3, 3, 0},
     {"f16", true, 3, 1, 64, 700, 0, 100, 0, false, 0, false, 3, 3, 3, 0},
-    {"f16", true, 2, 1, 64, 2500, 0, 0, 0, true, 0, false, 3, 3, 3, 0},
+    {"f16", true, 2, 1, 64, 1500, 0, 0, 0, true, 0, false, 3, 3, 3, 0},
     {"f16", true, 4, 2, 64, 600, 0, 0, 0, false, 0, false, 30, 0, 0, 0},
 };
 
@@ -412,8 +412,8 @@ static const setup few_bits[] = {
     {"bc3/f32", false, 2, 1, 256, 600, 0, 0, 0, false, 0, false, 30, 0, 0, 0.05},
     {"lm4/f32", false, 2, 1, 128, 600, 0, 0, 0, false, 0, false, 30, 0, 0, 0.03},
     {"bc4/f32", false, 3, 1, 64, 1500, 300, 0, 50, true, 0, false, 30, 0, 0, 0.025},
-    {"bc4/f32", false, 2, 1, 64, 5000, 0, 0, 0, false, 0, false, 30, 0, 0, 0.025},
-    {"i8/f32", false, 2, 1, 64, 3000, 0, 1400, 0, false, 0, false, 30, 0, 0, 0.002},
+    {"bc4/f32", false, 2, 1, 64, 2200, 0, 0, 0, false, 0, false, 30, 0, 0, 0.025},
+    {"i8/f32", false, 2, 1, 64, 2200, 0, 1200, 0, false, 0, false, 30, 0, 0, 0.002},
 };
 
 static void centred_keys_of_few_bits_lose_far_less_than_bare_ones(void **state) {
@@ -466,18 +466,17 @@ static void bits_do_not_depend_on_steps_threads_or_kernels(void **state) {
     static const struct {
         int threads, size;
         kvant_isa isa;
-    } ways[] = {
-        {1, 1, KVANT_ISA_BEST}, {3, 7, KVANT_ISA_REF}, {2, 64, KVANT_ISA_BEST}, {2, 100, KVANT_ISA_REF}, {4, 1, KVANT_ISA_BEST}};
+    } ways[] = {{1, 1, KVANT_ISA_BEST}, {3, 7, KVANT_ISA_REF}, {2, 64, KVANT_ISA_BEST}, {4, 1, KVANT_ISA_BEST}};
     for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
         const setup *t = &same[i];
         seed = SEED + 300 + i;
         rows r = make_rows(t, true);
         kvant_calibration *c = calibrate(t, &r);
         size_t bytes = N_LAYER * (size_t)t->n * r.q_row * sizeof(float);
-        for (int precision = 0; precision < 2; precision++) {
+        for (int precision = 0; precision < (t->n > 200 ? 1 : 2); precision++) {
             float *whole = run(t, c, &r, 1, KVANT_ISA_BEST, (kvant_precision)precision, t->n, t->n);
             for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
-                if (t->n > 1000 && ways[w].isa == KVANT_ISA_REF) continue;
+                if (t->n > 1000 && ways[w].isa == KVANT_ISA_REF) continue; /* slow, and nothing new */
                 float *out = run(t, c, &r, ways[w].threads, ways[w].isa, (kvant_precision)precision, ways[w].size, t->n);
                 if (memcmp(whole, out, bytes) != 0)
                     fail_msg("%s, head_dim %d: %d threads, steps of %d, %s", t->kv, t->head_dim, ways[w].threads, ways[w].size,
