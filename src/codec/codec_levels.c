@@ -16,7 +16,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/half.h"
+#include "base/bytes.h"
 #include "codec/book_search.h"
 #include "codec/codec.h"
 
@@ -66,15 +66,27 @@ static size_t place_zone(level_zone *z, size_t at) {
     return at;
 }
 
+/* The block of books_of(f, bits), without looking for the set: this is asked for every page. */
+static int block_of(const kvant_format *f, int bits, int head_dim) {
+    if (!has_books(f)) return head_dim;
+    return bits == 2 && f->codec != KVANT_CODEC_LLOYD ? HALF : 2 * HALF;
+}
+
 static level_layout layout_of(const kvant_format *f, int head_dim) {
-    level_layout l = {.n_zone = f->codec == KVANT_CODEC_ZONE ? KVANT_ZONES : 1};
+    bool selects = f->codec == KVANT_CODEC_BOOK || f->codec == KVANT_CODEC_ZONE;
+    level_layout l; /* the zones that are not used stay as they are */
     size_t at = 0;
     int first = 0;
+    l.n_zone = f->codec == KVANT_CODEC_ZONE ? KVANT_ZONES : 1;
+    l.n_selector = 0;
     for (int i = 0; i < l.n_zone; i++) {
         level_zone *z = &l.zone[i];
-        *z = (level_zone){.first = first, .d = zone_size(f, head_dim, i), .bits = zone_bits(f, i), .selector = l.n_selector};
-        z->block = has_books(f) ? books_of(f, z->bits)->block : head_dim;
-        if (f->codec == KVANT_CODEC_BOOK || f->codec == KVANT_CODEC_ZONE) l.n_selector += (z->d + z->block - 1) / z->block;
+        z->first = first;
+        z->d = zone_size(f, head_dim, i);
+        z->bits = zone_bits(f, i);
+        z->block = block_of(f, z->bits, head_dim);
+        z->selector = l.n_selector;
+        if (selects) l.n_selector += z->block == HALF ? z->d / HALF : (z->d + HALF) / (2 * HALF);
         at = place_zone(z, at);
         first += z->d;
     }
@@ -121,14 +133,33 @@ static kvant_rotation rotation(const kvant_format *f, kvant_side side, int head_
     return r;
 }
 
-/* 2^(i/8). */
-static const float eighths[8] = {0x1p+0f,        0x1.172b84p+0f, 0x1.306fe0p+0f, 0x1.4bfdaep+0f,
-                                 0x1.6a09e6p+0f, 0x1.8ace54p+0f, 0x1.ae89fap+0f, 0x1.d5818ep+0f};
+/* 2^(i/8), and the same times 2^p. */
+#define EIGHTH0 0x1p+0f
+#define EIGHTH1 0x1.172b84p+0f
+#define EIGHTH2 0x1.306fe0p+0f
+#define EIGHTH3 0x1.4bfdaep+0f
+#define EIGHTH4 0x1.6a09e6p+0f
+#define EIGHTH5 0x1.8ace54p+0f
+#define EIGHTH6 0x1.ae89fap+0f
+#define EIGHTH7 0x1.d5818ep+0f
+#define EIGHTHS(p) \
+    p *EIGHTH0, p *EIGHTH1, p *EIGHTH2, p *EIGHTH3, p *EIGHTH4, p *EIGHTH5, p *EIGHTH6, p *EIGHTH7
+#define OCTAVES4(p) EIGHTHS(p), EIGHTHS(2 * p), EIGHTHS(4 * p), EIGHTHS(8 * p)
 
-static float scale_of(uint8_t e) {
-    uint32_t power = (uint32_t)(e - SCALE_BIAS + 8 * 127); /* eighths of an exponent, biased as floats are */
-    return e ? eighths[power % 8] * kvant_bits_f32(power / 8 << 23) : 0.0f;
-}
+static const float eighths[8] = {EIGHTHS(1.0f)};
+
+/* The scale of each e; the last entry is not one. */
+static const float scales[257] = {0.0f,
+                                  OCTAVES4(0x1p-20f),
+                                  OCTAVES4(0x1p-16f),
+                                  OCTAVES4(0x1p-12f),
+                                  OCTAVES4(0x1p-8f),
+                                  OCTAVES4(0x1p-4f),
+                                  OCTAVES4(0x1p+0f),
+                                  OCTAVES4(0x1p+4f),
+                                  OCTAVES4(0x1p+8f)};
+
+static float scale_of(uint8_t e) { return scales[e]; }
 
 /* The largest e whose scale is not above `scale`, 1 to 255 (a NaN is 1). */
 static int scale_below(float scale) {
@@ -215,26 +246,41 @@ static const int8_t *levels_of(const kvant_part *part, const level_layout *l, co
 
 /* ---- encoding ---- */
 
-static void put_planes(const level_zone *l, uint8_t *bytes, int slot, const uint8_t *code) {
-    int d = l->d, up1 = l->bits - 1;
-    size_t half = (size_t)slot * (size_t)(d / HALF);
-    uint8_t *p4 = bytes + l->plane4 + half * 8, *p2 = bytes + l->plane2 + half * 4, *p1 = bytes + l->plane1 + half * 2;
-    bool has4 = l->plane2 > l->plane4, has2 = l->plane1 > l->plane2, has1 = l->end > l->plane1;
-    int up2 = has4 ? 4 : 0;
-    for (const uint8_t *c = code; c < code + d; c += HALF, p4 += 8, p2 += 4, p1 += 2) {
-        for (int j = 0; has4 && j < 8; j++)
-            p4[j] = (uint8_t)((c[j] & 15) | (c[8 + j] & 15) << 4);
-        for (int j = 0; has2 && j < 4; j++)
-            p2[j] = (uint8_t)((c[j] >> up2 & 3) | (c[4 + j] >> up2 & 3) << 2 | (c[8 + j] >> up2 & 3) << 4 |
-                              (c[12 + j] >> up2 & 3) << 6);
-        unsigned high = 0;
-        for (int j = 0; has1 && j < HALF; j++)
-            high |= (unsigned)(c[j] >> up1 & 1) << j;
-        if (has1) {
-            p1[0] = (uint8_t)high;
-            p1[1] = (uint8_t)(high >> 8);
-        }
+#define EACH8(byte) (0x0101010101010101u * (uint64_t)(byte))
+#define EACH4(byte) (0x01010101u * (uint32_t)(byte))
+
+static void put_plane4(uint8_t *out, const uint8_t *code, int d) {
+    for (int i = 0; i < d; i += HALF, out += 8) {
+        uint64_t low = kvant_read_u64(code + i) & EACH8(15), high = kvant_read_u64(code + i + 8) & EACH8(15);
+        uint64_t both = low | high << 4;
+        kvant_write_u32(out, (uint32_t)both);
+        kvant_write_u32(out + 4, (uint32_t)(both >> 32));
     }
+}
+
+/* Bits `up` and up + 1 of the codes. */
+static void put_plane2(uint8_t *out, const uint8_t *code, int d, int up) {
+    for (int i = 0; i < d; i += HALF, out += 4) {
+        uint32_t all = 0;
+        for (int j = 0; j < 4; j++)
+            all |= (kvant_read_u32(code + i + 4 * j) >> up & EACH4(3)) << 2 * j;
+        kvant_write_u32(out, all);
+    }
+}
+
+/* Bit `up` of eight codes: the product moves that of byte j to bit 56 + j. */
+static uint8_t gather_bits(const uint8_t *code, int up) {
+    return (uint8_t)((kvant_read_u64(code) >> up & EACH8(1)) * 0x0102040810204080u >> 56);
+}
+
+static void put_planes(const level_zone *l, uint8_t *bytes, int slot, const uint8_t *code) {
+    size_t half = (size_t)slot * (size_t)(l->d / HALF);
+    bool has4 = l->plane2 > l->plane4, has2 = l->plane1 > l->plane2, has1 = l->end > l->plane1;
+    if (has4) put_plane4(bytes + l->plane4 + half * 8, code, l->d);
+    if (has2) put_plane2(bytes + l->plane2 + half * 4, code, l->d, has4 ? 4 : 0);
+    uint8_t *p1 = bytes + l->plane1 + half * 2;
+    for (int i = 0; has1 && i < l->d; i += 8)
+        *p1++ = gather_bits(code + i, l->bits - 1);
 }
 
 /* What the search found: the scale, the books and the codes. */
@@ -251,26 +297,41 @@ static int first_scale(float expected) {
     return first < 256 - N_SCALE ? first : 256 - N_SCALE;
 }
 
+/* Loops over halves have a fixed length inside, which compilers turn into vectors without being asked to. */
 static float max_magnitude(const float *x, int d) {
-    float largest = 0.0f;
-    for (int i = 0; i < d; i++)
-        if (fabsf(x[i]) > largest) largest = fabsf(x[i]);
+    float most[HALF] = {0.0f}, largest = 0.0f;
+    for (int i = 0; i < d; i += HALF)
+        for (int j = 0; j < HALF; j++)
+            most[j] = fabsf(x[i + j]) > most[j] ? fabsf(x[i + j]) : most[j];
+    for (int j = 0; j < HALF; j++)
+        largest = most[j] > largest ? most[j] : largest;
     return largest;
 }
 
+#define TO_NEAREST 0x1.8p+23f /* added and taken away again it leaves the nearest integer of a number below 2^22 */
+
 /* The codes of integers, and the squared error less that of all zeros. */
-static float choose_ints(int bits, const float *x, int d, float scale, uint8_t *code, const kvant_kernels *k) {
+static float choose_ints(int bits, const float *restrict x, int d, float scale, uint8_t *restrict code, const kvant_kernels *k) {
     float inverse = 1.0f / scale, most = bits == 8 ? 127.0f : 31.0f, level[KVANT_HEAD_DIM_MAX];
-    int square = 0;
-    for (int i = 0; i < d; i++) {
-        float v = x[i] * inverse;
-        v = v < most ? v : most;
-        v = v > -most ? v : -most;
-        level[i] = rintf(v);
-        square += (int)level[i] * (int)level[i];
-        code[i] = (uint8_t)((int)level[i] + (bits == 8 ? 0 : 32));
+    int zero = bits == 8 ? 0 : 32, square[HALF] = {0}, sum = 0;
+    for (int i = 0; i < d; i += HALF) {
+        int whole[HALF];
+        for (int j = 0; j < HALF; j++) {
+            float v = x[i + j] * inverse;
+            v = v < most ? v : most;
+            v = v > -most ? v : -most;
+            v = (v + TO_NEAREST) - TO_NEAREST;
+            level[i + j] = v;
+            whole[j] = (int)v;
+        }
+        for (int j = 0; j < HALF; j++)
+            square[j] += (int)(level[i + j] * level[i + j]);
+        for (int j = 0; j < HALF; j++)
+            code[i + j] = (uint8_t)(whole[j] + zero);
     }
-    return scale * (scale * (float)square - 2.0f * k->dot_f32(x, level, d));
+    for (int j = 0; j < HALF; j++)
+        sum += square[j];
+    return scale * (scale * (float)sum - 2.0f * k->dot_f32(x, level, d));
 }
 
 /* The largest value may be cut, or not. */
@@ -292,14 +353,21 @@ static uint32_t search_zone(const kvant_book_search *search, int n_book, const l
                             const kvant_kernels *k) {
     int whole = z->d / z->block, rest = z->d - whole * z->block;
     uint32_t total = 0;
-    if (n_book == 1) {
-        for (int i = 0; i < z->d; i++)
-            total += search->errors[cell[i]][0];
-        return total;
-    }
+    for (int i = 0; n_book == 1 && i < z->d; i++)
+        total += search->errors[cell[i]][0];
+    if (n_book == 1) return total;
     total = k->search_books(book, search->errors, cell, z->block, whole);
     if (rest) total += k->search_books(book + whole, search->errors, cell + whole * z->block, rest, 1);
     return total;
+}
+
+static void look_up(uint8_t *restrict out, const uint8_t *restrict code, const int16_t *restrict cell) {
+    for (int i = 0; i < HALF; i += 4) {
+        out[i] = code[cell[i]];
+        out[i + 1] = code[cell[i + 1]];
+        out[i + 2] = code[cell[i + 2]];
+        out[i + 3] = code[cell[i + 3]];
+    }
 }
 
 /* What the tables of the search say of a scale is as good as the error itself: their cells are fine. Codes are looked up for the
@@ -333,10 +401,9 @@ static void search_scales(const kvant_format *f, const level_layout *l, const fl
     memcpy(out->book, book[best], sizeof out->book);
     for (int j = 0; j < l->n_zone; j++) {
         const level_zone *z = &l->zone[j];
-        for (int b = 0, i = 0; i < z->d; b++) {
-            const uint8_t *code = search[j]->code[book[best][z->selector + b]];
-            for (int end = i + z->block < z->d ? i + z->block : z->d; i < end; i++)
-                out->code[z->first + i] = code[cell[best][z->first + i]];
+        for (int i = 0; i < z->d; i += HALF) {
+            int b = book_count(f) == 1 ? 0 : book[best][z->selector + i / z->block];
+            look_up(out->code + z->first + i, search[j]->code[b], cell[best] + z->first + i);
         }
     }
 }
