@@ -143,8 +143,8 @@ static float logit(const kvant_head_noise *h, const float *q, const float *k) {
 }
 
 /* Tokens [first, p] of one query: logits of exact and of stored keys, and the variance of their difference. The first tokens are
- * left out of the variance: they look like no others, and most formats keep them. */
-static void compare_logits(head *t, const float *q, int first, int p) {
+ * left out of the variance: they look like no others, and most formats keep them. false: too few keys to say anything. */
+static bool compare_logits(head *t, const float *q, int first, int p) {
     kvant_head_noise *h = t->h;
     double sum = 0, square = 0;
     int n = 0;
@@ -158,10 +158,11 @@ static void compare_logits(head *t, const float *q, int first, int p) {
         square += noise * noise;
         n++;
     }
-    if (n < t->keys_min) return;
+    if (n < t->keys_min) return false;
     double variance = square / n - sum / n * (sum / n);
     t->variance += variance < 0 ? 0 : variance; /* what is not a number stays so */
     t->n_query++;
+    return true;
 }
 
 /* One query attends with the weights of exact keys to exact and to stored values. */
@@ -217,8 +218,8 @@ static kvant_status measure(head *t, const kvant_sequence *s, double *sigma2, do
         int p = (j + 1) * h->stride - 1, first = window > 0 && p >= window ? p - window + 1 : 0;
         for (int g = 0; g < group; g++) {
             size_t row = ((size_t)t->layer * n_queries(h) + (size_t)j) * (size_t)h->n_head + (size_t)(t->kv_head * group + g);
-            compare_logits(t, h->q + row * (size_t)h->head_dim, first, p);
-            if (v_error) compare_outputs(t, first, p);
+            bool says_something = compare_logits(t, h->q + row * (size_t)h->head_dim, first, p);
+            if (says_something && v_error) compare_outputs(t, first, p);
         }
     }
     if (t->n_query == 0) return KVANT_EINVAL;
