@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* sensitivity.c: measuring how much each layer's keys and values tolerate, and keeping the figures.
  *
- * One reference pass over a short text with an f16 cache gives next-token distributions; then one pass for every layer and side in
+ * A reference pass over a short text with an f16 cache gives next-token distributions; then one pass for every layer and side in
  * which that side of that layer alone is stored coarsely. The divergence over the coarse format's known error is the sensitivity.
+ * A pass begins at its layer: what lies below is the reference's, which goes along a layer at a time. So all of it costs as much as
+ * one pass a layer.
  *
  * The file is a cache like the calibration's: missing, damaged or impossible to write, it costs another measurement. */
 #include "engine/sensitivity.h"
@@ -20,7 +22,6 @@
 
 #define TOKENS 256
 #define SCORED 128   /* the later half: what sees the most of the cache, and half the memory of distributions */
-#define CHUNK 64
 #define FLOOR 1e-8   /* below what rounding makes of a divergence: a layer without any influence still has an order */
 #define TELL_SECONDS 10.0
 
@@ -36,7 +37,6 @@ typedef struct comparison {
 typedef struct rows_task {
     comparison *c;
     const float *logits;
-    int first; /* the scored row of the first row of logits */
     bool is_reference;
 } rows_task;
 
@@ -78,8 +78,8 @@ static void run_row(void *arg, int task, int worker) {
     const rows_task *t = arg;
     const float *x = t->logits + (size_t)task * (size_t)t->c->n_vocab;
     (void)worker;
-    if (t->is_reference) take_reference(t->c, t->first + task, x);
-    else compare_row(t->c, t->first + task, x);
+    if (t->is_reference) take_reference(t->c, task, x);
+    else compare_row(t->c, task, x);
 }
 
 /* ---- passes ---- */
@@ -89,28 +89,25 @@ typedef struct measuring {
     const kvant_sensitivity_plan *plan;
     comparison compared;
     kvant_format *k, *v; /* [n_layer] f16 but for the one that is measured */
-    float *logits;       /* [CHUNK][n_vocab] */
+    float *x;            /* [n_tokens][n_embd] the reference's stream below the layer that is measured */
+    float *logits;       /* [n_scored][n_vocab] */
     double started, told;
 } measuring;
 
-static kvant_status read_tokens(measuring *x, kvant_sequence *s, bool is_reference, kvant_error *err) {
+/* The layers [first, end) over all tokens; with the last of them distributions are taken or compared. */
+static kvant_status read_tokens(measuring *x, kvant_sequence *s, int first, int end, bool is_reference, kvant_error *err) {
     const kvant_model *m = x->m;
     const kvant_sensitivity_plan *plan = x->plan;
-    int unscored = plan->n_tokens - plan->n_scored, step = m->prefill_step_size < CHUNK ? m->prefill_step_size : CHUNK;
-    for (int done = 0; done < plan->n_tokens;) {
-        int n = plan->n_tokens - done < step ? plan->n_tokens - done : step;
-        int scored = done + n - unscored < 0 ? 0 : done + n - unscored < n ? done + n - unscored : n;
-        kvant_status st = kvant_decoder_forward(m->decoder, m->workspace, s, plan->ids + done, n, plan->precision,
-                                                scored ? x->logits : NULL, scored);
-        if (st != KVANT_OK) return kvant_fail(err, st, "sensitivities: token %d: %s", done, kvant_status_name(st));
-        done += n;
-        rows_task task = {&x->compared, x->logits, done - scored - unscored, is_reference};
-        if (scored) kvant_pool_run(m->ctx->pool, scored, run_row, &task);
-    }
+    bool is_whole = end == m->info.n_layer;
+    kvant_status st = kvant_decoder_forward_layers(m->decoder, m->workspace, s, plan->ids, plan->n_tokens, plan->precision, first, end, x->x,
+                                                   is_whole ? x->logits : NULL, is_whole ? plan->n_scored : 0);
+    if (st != KVANT_OK) return kvant_fail(err, st, "sensitivities: layer %d: %s", first, kvant_status_name(st));
+    rows_task task = {&x->compared, x->logits, is_reference};
+    if (is_whole) kvant_pool_run(m->ctx->pool, plan->n_scored, run_row, &task);
     return KVANT_OK;
 }
 
-static kvant_status run_pass(measuring *x, bool is_reference, kvant_error *err) {
+static kvant_status run_pass(measuring *x, int first, int end, bool is_reference, kvant_error *err) {
     const kvant_model *m = x->m;
     kvant_cache_config c;
     kvant_cache *cache;
@@ -126,7 +123,7 @@ static kvant_status run_pass(measuring *x, bool is_reference, kvant_error *err) 
     KVANT_TRY(kvant_cache_create(m->ctx, &c, &cache, err));
     kvant_status st = kvant_sequence_create(cache, &s);
     if (st == KVANT_OK) {
-        st = read_tokens(x, s, is_reference, err);
+        st = read_tokens(x, s, first, end, is_reference, err);
         kvant_sequence_destroy(s);
     } else {
         st = kvant_fail(err, st, "sensitivities: out of memory");
@@ -135,11 +132,13 @@ static kvant_status run_pass(measuring *x, bool is_reference, kvant_error *err) 
     return st;
 }
 
-static void tell(measuring *x, int done, int total) {
-    double now = kvant_clock_seconds();
-    if (now - x->told < TELL_SECONDS || done >= total) return;
+/* A layer's two passes go through all layers from it on: what is left falls with the square. */
+static void tell(measuring *x, int layer) {
+    double now = kvant_clock_seconds(), n = x->m->info.n_layer, left = (n - layer) * (n - layer);
+    if (now - x->told < TELL_SECONDS || layer == 0) return;
     x->told = now;
-    kvant_log(KVANT_LOG_INFO, "sensitivities: %d of %d passes, %.0f s left", done, total, (now - x->started) / done * (total - done));
+    kvant_log(KVANT_LOG_INFO, "sensitivities: %d of %d layers, %.0f s left", layer, x->m->info.n_layer,
+              (now - x->started) * left / (n * n - left));
 }
 
 static double mean_kl(const comparison *c) {
@@ -150,11 +149,11 @@ static double mean_kl(const comparison *c) {
 }
 
 /* Stores one side of one layer coarsely for a pass. */
-static kvant_status measure_side(measuring *x, kvant_format *stored, const kvant_format *coarse, double noise, double *out,
+static kvant_status measure_side(measuring *x, int layer, kvant_format *stored, const kvant_format *coarse, double noise, double *out,
                                  kvant_error *err) {
     kvant_format before = *stored;
     *stored = *coarse;
-    kvant_status st = run_pass(x, false, err);
+    kvant_status st = run_pass(x, layer, x->m->info.n_layer, false, err);
     *stored = before;
     if (st != KVANT_OK) return st;
     double kl = mean_kl(&x->compared);
@@ -165,13 +164,12 @@ static kvant_status measure_side(measuring *x, kvant_format *stored, const kvant
 
 static kvant_status measure_all(measuring *x, kvant_sensitivity *s, kvant_error *err) {
     const kvant_sensitivity_plan *plan = x->plan;
-    int total = 2 * s->n_layer + 1;
-    KVANT_TRY(run_pass(x, true, err));
+    KVANT_TRY(run_pass(x, 0, s->n_layer, true, err));
     for (int i = 0; i < s->n_layer; i++) {
-        tell(x, 2 * i + 1, total);
-        KVANT_TRY(measure_side(x, &x->k[i], &plan->k, plan->k_noise, &s->k[i], err));
-        tell(x, 2 * i + 2, total);
-        KVANT_TRY(measure_side(x, &x->v[i], &plan->v, plan->v_noise, &s->v[i], err));
+        tell(x, i);
+        KVANT_TRY(measure_side(x, i, &x->k[i], &plan->k, plan->k_noise, &s->k[i], err));
+        KVANT_TRY(measure_side(x, i, &x->v[i], &plan->v, plan->v_noise, &s->v[i], err));
+        if (i + 1 < s->n_layer) KVANT_TRY(run_pass(x, i, i + 1, false, err));
     }
     return KVANT_OK;
 }
@@ -197,6 +195,7 @@ static void free_measuring(measuring *x) {
     kvant_free(x->compared.p);
     kvant_free(x->compared.entropy);
     kvant_free(x->logits);
+    kvant_free(x->x);
     kvant_free(x->k);
 }
 
@@ -207,12 +206,13 @@ kvant_status kvant_sensitivity_measure(kvant_model *m, const kvant_sensitivity_p
     x.compared.p = kvant_alloc(n * n_vocab, sizeof *x.compared.p);
     x.compared.entropy = kvant_alloc(n, 2 * sizeof *x.compared.entropy);
     x.compared.kl = x.compared.entropy ? x.compared.entropy + n : NULL;
-    x.logits = kvant_alloc(CHUNK * n_vocab, sizeof *x.logits);
+    x.logits = kvant_alloc(n * n_vocab, sizeof *x.logits);
+    x.x = kvant_alloc((size_t)plan->n_tokens * (size_t)m->info.n_embd, sizeof *x.x);
     x.k = kvant_alloc(n_layer, 2 * sizeof *x.k);
     x.v = x.k ? x.k + n_layer : NULL;
     kvant_sensitivity *s = create(m->info.n_layer);
     kvant_status st = KVANT_OK;
-    if (!x.compared.p || !x.compared.entropy || !x.logits || !x.k || !s) st = kvant_fail(err, KVANT_ENOMEM, "sensitivities: out of memory");
+    if (!x.compared.p || !x.compared.entropy || !x.logits || !x.x || !x.k || !s) st = kvant_fail(err, KVANT_ENOMEM, "sensitivities: out of memory");
     for (size_t i = 0; i < 2 * n_layer && st == KVANT_OK; i++)
         x.k[i] = (kvant_format){KVANT_CODEC_F16, 0, 0, false};
     if (st == KVANT_OK) st = measure_all(&x, s, err);
@@ -364,8 +364,8 @@ static kvant_status need(kvant_model *m, kvant_sensitivity_plan *plan, kvant_err
     kvant_sensitivity *s = find(m, key, path);
     kvant_status st = KVANT_OK;
     if (!s) {
-        kvant_log(KVANT_LOG_INFO, "measuring how sensitive each layer is: %d passes of %d tokens, once for this model%s%s",
-                  2 * m->info.n_layer + 1, plan->n_tokens, path ? ", kept in " : "", path ? path : "");
+        kvant_log(KVANT_LOG_INFO, "measuring how sensitive each layer is: %d tokens, once for every layer of this model%s%s",
+                  plan->n_tokens, path ? ", kept in " : "", path ? path : "");
         st = kvant_sensitivity_measure(m, plan, &s, err);
         if (st == KVANT_OK) {
             memcpy(s->key, key, sizeof key);
@@ -393,6 +393,7 @@ kvant_status kvant_model_need_sensitivity(kvant_model *m, const kvant_sensitivit
     KVANT_TRY(kvant_model_calibration_ids(m, &ids, &n, err));
     plan.ids = ids;
     plan.n_tokens = n < TOKENS ? n : TOKENS;
+    if (plan.n_tokens > m->prefill_step_size) plan.n_tokens = m->prefill_step_size;
     plan.n_scored = plan.n_tokens < SCORED ? plan.n_tokens : SCORED;
     kvant_status st = plan.n_tokens > 0 ? need(m, &plan, err) : kvant_fail(err, KVANT_EINVAL, "sensitivities: the built-in text has no tokens");
     kvant_ids_free(ids);

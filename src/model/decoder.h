@@ -60,5 +60,10 @@ kvant_status kvant_observe_for_calibration(void *calibration, int layer, int64_t
  * The bits of a row of logits do not depend on how tokens were split into steps, nor on the number of threads. */
 kvant_status kvant_decoder_forward(const kvant_decoder *d, kvant_workspace *w, kvant_sequence *s, const int32_t *ids, int n,
                                    kvant_precision precision, float *logits, int n_logits);
+/* The layers [first, end) of a step alone: x [n][n_embd], the stream between layers, is read where first > 0 and written where end is
+ * not the last layer's; logits only with the last. For measuring what one layer does: the other layers of the sequence stay as they
+ * are, so it must be empty (or hold as many tokens in every layer). */
+kvant_status kvant_decoder_forward_layers(const kvant_decoder *d, kvant_workspace *w, kvant_sequence *s, const int32_t *ids, int n,
+                                          kvant_precision precision, int first, int end, float *x, float *logits, int n_logits);
 
 #endif

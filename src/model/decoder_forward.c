@@ -151,22 +151,31 @@ static void compute_logits(const step *t, float *logits, int n_logits) {
     if (hp->final_softcap > 0) kvant_rows_softcap(d, logits, hp->final_softcap, n_logits, hp->n_vocab);
 }
 
-kvant_status kvant_decoder_forward(const kvant_decoder *d, kvant_workspace *w, kvant_sequence *s, const int32_t *ids, int n,
-                                   kvant_precision precision, float *logits, int n_logits) {
-    if (n < 1 || n > w->n_max || n_logits < 0 || n_logits > n || w->d != d) return KVANT_EINVAL;
+kvant_status kvant_decoder_forward_layers(const kvant_decoder *d, kvant_workspace *w, kvant_sequence *s, const int32_t *ids, int n,
+                                          kvant_precision precision, int first, int end, float *x, float *logits, int n_logits) {
+    size_t x_bytes = (size_t)n * (size_t)d->hp.n_embd * sizeof *x;
+    int n_layer = d->hp.n_layer;
+    if (n < 1 || n > w->n_max || n_logits < 0 || n_logits > n || w->d != d || first < 0 || end > n_layer) return KVANT_EINVAL;
+    if (!logits) n_logits = 0;
     for (int i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= d->hp.n_vocab) return KVANT_EINVAL;
     }
-    if (!logits) n_logits = 0;
     step t = {.d = d, .w = w, .s = s, .n = n, .start = kvant_sequence_length(s), .precision = precision};
-    embed(&t, ids);
+    if (first > 0) memcpy(w->x, x, x_bytes);
+    else embed(&t, ids);
     prepare_positions(&t);
-    for (int i = 0; i < d->hp.n_layer; i++) {
-        kvant_status st = run_layer(&t, i, i == d->hp.n_layer - 1 ? n - n_logits : 0);
+    for (int i = first; i < end; i++) {
+        kvant_status st = run_layer(&t, i, i == n_layer - 1 ? n - n_logits : 0);
         if (st == KVANT_OK) continue;
         (void)kvant_sequence_truncate(s, t.start); /* nothing better can be done when this fails as well */
         return st;
     }
-    if (n_logits > 0) compute_logits(&t, logits, n_logits);
+    if (end < n_layer) memcpy(x, w->x, x_bytes);
+    else if (n_logits > 0) compute_logits(&t, logits, n_logits);
     return KVANT_OK;
+}
+
+kvant_status kvant_decoder_forward(const kvant_decoder *d, kvant_workspace *w, kvant_sequence *s, const int32_t *ids, int n,
+                                   kvant_precision precision, float *logits, int n_logits) {
+    return kvant_decoder_forward_layers(d, w, s, ids, n, precision, 0, d->hp.n_layer, NULL, logits, n_logits);
 }
