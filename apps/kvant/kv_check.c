@@ -35,7 +35,7 @@ int kv_check_begin(kv_check *c, kvant_model *m, kvant_session *session, int64_t 
     *c = (kv_check){.n_wished = n_tokens, .session = session, .n_vocab = info.n_vocab, .step = choose_step(info.n_vocab, n_tokens)};
     kvant_format_name(&info.k, k);
     kvant_format_name(&info.v, v);
-    snprintf(c->formats, sizeof c->formats, "%s/%s", k, v);
+    snprintf(c->formats, sizeof c->formats, "%s%s/%s", info.layer_k ? "mostly " : "", k, v);
     if (kvant_session_create(m, &p, &c->shadow, &err) != KVANT_OK) return fail_with(1, "--kv-check: %s", err.message);
     size_t cells = (size_t)c->step * (size_t)c->n_vocab;
     c->logits = malloc(cells * sizeof *c->logits);

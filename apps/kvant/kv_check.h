@@ -20,7 +20,7 @@ typedef struct kv_check {
     float *logits, *reference, *weights; /* [step][n_vocab] */
     divergence_sample sample;
     int64_t n_prompt;        /* tokens of the prompt among those compared */
-    char formats[2 * KVANT_FORMAT_NAME_MAX + 2];
+    char formats[2 * KVANT_FORMAT_NAME_MAX + 9]; /* "K/V", or "mostly K/V" where layers differ */
 } kv_check;
 
 /* Called where both have read so many tokens; false stops after them. */
