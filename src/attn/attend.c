@@ -32,6 +32,9 @@ typedef struct worker_scratch {
     float *turned;        /* the same at the beginning of a run */
     float *still;         /* [COLUMNS]: what does not turn */
     float *mean;          /* [COLUMNS][RUN_BLOCKS]: query times mean, for each block of a run */
+    float *fast;          /* [COLUMNS][2 * KVANT_FAST_PAIRS]: of some pages of a run, each with all queries */
+    float *means;         /* [COLUMNS][64]: query times mean for each token, of these pages */
+    int mean_first, mean_end; /* the pages that means holds */
     kvant_query query;    /* its arrays belong to this worker */
     bool has_q8, has_q16; /* of the queries that are in query.x now */
     softmax_state run, total;
@@ -56,7 +59,8 @@ static softmax_state state_at(float *p, size_t columns, size_t stride) {
 
 static kvant_status worker_create(int head_dim, size_t stride, worker_scratch *w) {
     size_t d = (size_t)head_dim, n = COLUMNS, blocks = d / 32 + 1;
-    size_t floats = 3 * n * d + n * TOKENS + 2 * state_floats(n, stride) + 2 * n * blocks + n * (RUN_BLOCKS + 2);
+    size_t floats = 3 * n * d + n * TOKENS + 2 * state_floats(n, stride) + 2 * n * blocks + n * (RUN_BLOCKS + 2) +
+                    n * (2 * KVANT_FAST_PAIRS + TOKENS);
     size_t room = floats * sizeof(float) + n * (2 * blocks + d) * sizeof(int16_t) + n * d;
     KVANT_TRY(kvant_codec_scratch_create(head_dim, &w->codec));
     w->memory = kvant_alloc_aligned(room, 1);
@@ -80,6 +84,10 @@ static kvant_status worker_create(int head_dim, size_t stride, worker_scratch *w
     p += n * d;
     w->mean = p;
     p += n * RUN_BLOCKS;
+    w->fast = p;
+    p += n * 2 * KVANT_FAST_PAIRS;
+    w->means = p;
+    p += n * TOKENS;
     w->still = p;
     p += n;
     w->query.q16_scale = p;
@@ -207,49 +215,62 @@ static void prepare_for(const attend_job *j, const kvant_part *part, worker_scra
     }
 }
 
+static void repeat(float *to, float value) {
+    for (int t = 0; t < KVANT_MEAN_BLOCK; t++)
+        to[t] = value;
+}
+
 /* What the mean of the keys adds to the scores, for every block of a run: one small product for 1,024 tokens. */
 static void score_means(const attend_job *j, int run, worker_scratch *w) {
     const kvant_layer_transform *l = transform_of(j);
     size_t n = (size_t)w->query.n, d = (size_t)w->query.head_dim;
-    for (size_t i = 0; i < n * RUN_BLOCKS; i++)
-        w->mean[i] = w->still[i / RUN_BLOCKS];
+    w->mean_first = w->mean_end = 0;
+    for (size_t c = 0; c < n; c++)
+        for (size_t i = 0; i < RUN_BLOCKS; i += KVANT_MEAN_BLOCK)
+            repeat(w->mean + c * RUN_BLOCKS + i, w->still[c]);
     if (l->rope < 0) return;
     const kvant_rope_table *rope = &j->transforms->ropes[l->rope];
+    size_t fast = 2 * (size_t)rope->n_fast; /* these columns are zero */
     for (size_t c = 0; c < n; c++)
         kvant_transform_turn_run(j->transforms, j->layer_index, run, w->turn + c * d, w->turned + c * d);
     for (int p = 0; p < RUN_BLOCKS / KVANT_PANEL_ROWS; p++) {
-        kvant_product_f32 args = {rope->within + (size_t)p * (size_t)rope->n_rot * KVANT_PANEL_ROWS,
-                                  rope->n_rot,
-                                  (int)n,
-                                  w->turned,
-                                  d,
-                                  w->mean + p * KVANT_PANEL_ROWS,
-                                  RUN_BLOCKS};
+        const float *panel = rope->within + ((size_t)p * (size_t)rope->n_rot + fast) * KVANT_PANEL_ROWS;
+        kvant_product_f32 args = {
+            panel, rope->n_rot - (int)fast, (int)n, w->turned + fast, d, w->mean + p * KVANT_PANEL_ROWS, RUN_BLOCKS};
         j->k->product_f32(&args);
     }
 }
 
-/* Adds it to the scores of a page: one number a block of tokens, and the pairs that turn fast, token by token. */
-static void add_means(const attend_job *j, int index, worker_scratch *w) {
+/* The same for every token of `n_page` pages from `page` of the run on, [n_page][columns][64]: one number a block of tokens, and
+ * the pairs that turn fast. */
+static void spread_means(const attend_job *j, int page, int n_page, worker_scratch *w) {
     const kvant_layer_transform *l = transform_of(j);
+    const kvant_rope_table *rope = l->rope < 0 ? NULL : &j->transforms->ropes[l->rope];
+    int n_fast = rope ? rope->n_fast : 0, n = w->query.n;
     size_t d = (size_t)w->query.head_dim;
-    int n_fast = l->rope < 0 ? 0 : j->transforms->ropes[l->rope].n_fast;
-    float fast[COLUMNS * 2 * KVANT_FAST_PAIRS];
-    for (int c = 0; c < w->query.n; c++) {
-        const float *mean = w->mean + (size_t)c * RUN_BLOCKS + index % RUN_PAGES * (TOKENS / KVANT_MEAN_BLOCK);
-        float *scores = w->scores + (size_t)c * TOKENS;
-        for (int t = 0; t < TOKENS; t++)
-            scores[t] += mean[t / KVANT_MEAN_BLOCK];
-        if (n_fast)
-            kvant_transform_turn_page(&j->transforms->ropes[l->rope], index % RUN_PAGES, w->turned + (size_t)c * d,
-                                      fast + c * 2 * n_fast);
-    }
+    float *to = w->means, *fast = w->fast;
+    for (int i = page; i < page + n_page; i++)
+        for (int c = 0; c < n; c++, fast += 2 * n_fast) {
+            const float *mean = w->mean + (size_t)c * RUN_BLOCKS + i * (TOKENS / KVANT_MEAN_BLOCK);
+            for (int b = 0; b < TOKENS / KVANT_MEAN_BLOCK; b++, to += KVANT_MEAN_BLOCK)
+                repeat(to, mean[b]);
+            if (n_fast) kvant_transform_turn_page(rope, i, w->turned + (size_t)c * d, fast);
+        }
     for (int p = 0; n_fast && p < TOKENS / KVANT_PANEL_ROWS; p++) {
-        const float *panel = j->transforms->ropes[l->rope].tokens + (size_t)p * 2 * (size_t)n_fast * KVANT_PANEL_ROWS;
-        kvant_product_f32 args = {panel, 2 * n_fast, w->query.n, fast, 2 * (size_t)n_fast, w->scores + p * KVANT_PANEL_ROWS,
-                                  TOKENS};
+        const float *panel = rope->tokens + (size_t)p * 2 * (size_t)n_fast * KVANT_PANEL_ROWS;
+        kvant_product_f32 args = {
+            panel, 2 * n_fast, n_page * n, w->fast, 2 * (size_t)n_fast, w->means + p * KVANT_PANEL_ROWS, TOKENS};
         j->k->product_f32(&args);
     }
+    w->mean_first = page;
+    w->mean_end = page + n_page;
+}
+
+/* Adds it to the scores of page `index`. With few queries, the means of several pages are made at once. last: of the run. */
+static void add_means(const attend_job *j, int index, int last, worker_scratch *w) {
+    int page = index % RUN_PAGES, n = w->query.n, n_page = COLUMNS / n, rest = last - index + 1;
+    if (page < w->mean_first || page >= w->mean_end) spread_means(j, page, n_page < rest ? n_page : rest, w);
+    j->k->add_f32(w->scores, w->means + (size_t)(page - w->mean_first) * (size_t)n * TOKENS, n * TOKENS);
 }
 
 /* The first tokens, which a page keeps in full precision beside its parts. */
@@ -307,10 +328,10 @@ static void softmax_page(const attend_job *j, float *scores, softmax_state *st, 
     st->sum[c] += j->k->exp_sum(scores, TOKENS, st->max[c]);
 }
 
-/* next: the page that is read after this one, or NULL. */
-static void attend_page(const attend_job *j, int index, const kvant_page *next, int kv_head, int c0, softmax_state *st,
+/* last: the last page of the run that is read. */
+static void attend_page(const attend_job *j, int index, int last_index, int kv_head, int c0, softmax_state *st,
                         worker_scratch *w) {
-    const kvant_page *page = j->layer->pages[index];
+    const kvant_page *page = j->layer->pages[index], *next = index < last_index ? j->layer->pages[index + 1] : NULL;
     int64_t first = (int64_t)index * TOKENS, last = first + TOKENS - 1;
     size_t stride = j->scratch->stride;
     int n = w->query.n, from = 0, to = n;
@@ -328,7 +349,7 @@ static void attend_page(const attend_job *j, int index, const kvant_page *next, 
     w->codec.next_bytes = v->bytes;
     k->codec->score(k, kvant_page_k(page, kv_head), &w->query, w->scores, j->k, &w->codec);
     score_exact(j, page, kv_head, w);
-    if (transform_of(j)->centred) add_means(j, index, w);
+    if (transform_of(j)->centred) add_means(j, index, last_index, w);
     for (int c = from; c < to; c++) {
         float *scores = w->scores + (size_t)c * TOKENS, cap = j->params->softcap;
         int64_t position = column_position(j, c0 + c);
@@ -352,7 +373,7 @@ static void attend_run(const attend_job *j, int run, int kv_head, int c0, softma
     if (last > end) last = end;
     if (transform_of(j)->centred && last >= (int64_t)run * RUN_PAGES) score_means(j, run, w);
     for (int64_t i = (int64_t)run * RUN_PAGES; i <= last; i++)
-        attend_page(j, (int)i, i < last ? j->layer->pages[i + 1] : NULL, kv_head, c0, st, w);
+        attend_page(j, (int)i, (int)last, kv_head, c0, st, w);
 }
 
 /* total += run, both relative to their own largest score. */

@@ -309,6 +309,39 @@ void kvant_transform_mean_next(const kvant_transforms *t, int layer, int kv_head
     if (rope >= 0) turn_pairs(&t->ropes[rope], mean_of(t, layer, kv_head), position, 0, t->ropes[rope].n_fast, mean);
 }
 
+/* Loops of a fixed length inside are turned into vectors by compilers that are not asked to. */
+#define CHUNK 16
+
+static void multiply(float *restrict x, const float *restrict a, int n) {
+    for (; n >= CHUNK; n -= CHUNK, x += CHUNK, a += CHUNK)
+        for (int i = 0; i < CHUNK; i++)
+            x[i] *= a[i];
+    for (int i = 0; i < n; i++)
+        x[i] *= a[i];
+}
+
+/* y = x - a */
+static void subtract(float *restrict y, const float *restrict x, const float *restrict a, int n) {
+    for (; n >= CHUNK; n -= CHUNK, y += CHUNK, x += CHUNK, a += CHUNK)
+        for (int i = 0; i < CHUNK; i++)
+            y[i] = x[i] - a[i];
+    for (int i = 0; i < n; i++)
+        y[i] = x[i] - a[i];
+}
+
+/* y = x * e for n / 2 complex numbers: re, im, re, .. */
+static void turn_all(float *restrict y, const float *restrict x, const float *restrict e, int n) {
+    for (; n >= CHUNK; n -= CHUNK, y += CHUNK, x += CHUNK, e += CHUNK)
+        for (int i = 0; i < CHUNK; i += 2) {
+            y[i] = x[i] * e[i] - x[i + 1] * e[i + 1];
+            y[i + 1] = x[i] * e[i + 1] + x[i + 1] * e[i];
+        }
+    for (int i = 0; i < n; i += 2) {
+        y[i] = x[i] * e[i] - x[i + 1] * e[i + 1];
+        y[i + 1] = x[i] * e[i + 1] + x[i + 1] * e[i];
+    }
+}
+
 /* The place of every element, of one head. */
 static const uint16_t *order_of(const kvant_transforms *t, int layer, int kv_head) {
     const uint16_t *order = t->layers[layer].k_order;
@@ -320,10 +353,19 @@ void kvant_transform_key(const kvant_transforms *t, int layer, int kv_head, cons
     const kvant_layer_transform *l = &t->layers[layer];
     const float *in = l->k_in ? l->k_in + (size_t)kv_head * (size_t)t->head_dim : NULL;
     const uint16_t *order = order_of(t, layer, kv_head);
-    for (int i = 0; i < t->head_dim; i++) {
-        int from = order ? order[i] : i;
-        y[i] = (l->centred ? x[from] - mean[from] : x[from]) * (in ? in[i] : 1.0f);
+    float centred[KVANT_HEAD_DIM_MAX];
+    size_t bytes = (size_t)t->head_dim * sizeof *y;
+    if (l->centred) {
+        subtract(centred, x, mean, t->head_dim);
+        x = centred;
     }
+    if (order) {
+        for (int i = 0; i < t->head_dim; i++)
+            y[i] = x[order[i]];
+    } else {
+        memmove(y, x, bytes);
+    }
+    if (in) multiply(y, in, t->head_dim);
     rotate(y, t->head_dim, l->k, k);
 }
 
@@ -339,11 +381,6 @@ void kvant_transform_key_back(const kvant_transforms *t, int layer, int kv_head,
         int to = order ? order[i] : i;
         x[to] = turned[i] * (out ? out[i] : 1.0f) + (l->centred ? mean[to] : 0.0f);
     }
-}
-
-static void multiply(float *x, const float *a, int n) {
-    for (int i = 0; i < n; i++)
-        x[i] *= a[i];
 }
 
 void kvant_transform_query(const kvant_transforms *t, int layer, int kv_head, float *q, const kvant_kernels *k) {
@@ -373,6 +410,15 @@ void kvant_transform_value_back(const kvant_transforms *t, int layer, float *v, 
 
 /* ---- the mean's part of a score ---- */
 
+/* CHUNK pairs whose elements lie apart: qa[i] and qb[i] against ma[i] and mb[i]. */
+static void pairs_of_halves(float *restrict out, const float *restrict qa, const float *restrict qb, const float *restrict ma,
+                            const float *restrict mb) {
+    for (int i = 0; i < CHUNK; i++) {
+        out[2 * i] = qa[i] * ma[i] + qb[i] * mb[i];
+        out[2 * i + 1] = qa[i] * mb[i] - qb[i] * ma[i];
+    }
+}
+
 float kvant_transform_mean_query(const kvant_transforms *t, int layer, int kv_head, const float *q, float *query) {
     const kvant_layer_transform *l = &t->layers[layer];
     const float *m = mean_of(t, layer, kv_head);
@@ -381,7 +427,11 @@ float kvant_transform_mean_query(const kvant_transforms *t, int layer, int kv_he
     float still = 0.0f;
     for (int i = n_rot; i < t->head_dim; i++)
         still += q[i] * m[i];
-    for (int i = 0; i < n_rot / 2; i++) {
+    int i = 0, half = n_rot / 2;
+    if (rope && !rope->interleaved)
+        for (; i + CHUNK <= half; i += CHUNK)
+            pairs_of_halves(query + 2 * i, q + i, q + half + i, m + i, m + half + i);
+    for (; i < half; i++) {
         int a, b;
         pair_places(rope, i, &a, &b);
         query[2 * i] = q[a] * m[a] + q[b] * m[b];
@@ -393,19 +443,9 @@ float kvant_transform_mean_query(const kvant_transforms *t, int layer, int kv_he
 void kvant_transform_turn_run(const kvant_transforms *t, int layer, int64_t run, const float *query, float *turned) {
     const kvant_layer_transform *l = &t->layers[layer];
     const kvant_rope_table *rope = &t->ropes[l->rope];
-    const float *e = rope->runs + (size_t)run * (size_t)rope->n_rot;
-    for (int i = 0; i < rope->n_rot; i += 2) {
-        turn v = times((turn){query[i], query[i + 1]}, (turn){e[i], e[i + 1]});
-        turned[i] = v.re;
-        turned[i + 1] = v.im;
-    }
+    turn_all(turned, query, rope->runs + (size_t)run * (size_t)rope->n_rot, rope->n_rot);
 }
 
 void kvant_transform_turn_page(const kvant_rope_table *rope, int page, const float *turned, float *fast) {
-    const float *e = rope->pages + (size_t)page * 2 * (size_t)rope->n_fast;
-    for (int i = 0; i < 2 * rope->n_fast; i += 2) {
-        turn v = times((turn){turned[i], turned[i + 1]}, (turn){e[i], e[i + 1]});
-        fast[i] = v.re;
-        fast[i + 1] = v.im;
-    }
+    turn_all(fast, turned, rope->pages + (size_t)page * 2 * (size_t)rope->n_fast, 2 * rope->n_fast);
 }

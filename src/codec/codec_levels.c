@@ -72,29 +72,28 @@ static int block_of(const kvant_format *f, int bits, int head_dim) {
     return bits == 2 && f->codec != KVANT_CODEC_LLOYD ? HALF : 2 * HALF;
 }
 
-static level_layout layout_of(const kvant_format *f, int head_dim) {
+/* The zones that are not used stay as they are. */
+static void lay_out(const kvant_format *f, int head_dim, level_layout *l) {
     bool selects = f->codec == KVANT_CODEC_BOOK || f->codec == KVANT_CODEC_ZONE;
-    level_layout l; /* the zones that are not used stay as they are */
     size_t at = 0;
     int first = 0;
-    l.n_zone = f->codec == KVANT_CODEC_ZONE ? KVANT_ZONES : 1;
-    l.n_selector = 0;
-    for (int i = 0; i < l.n_zone; i++) {
-        level_zone *z = &l.zone[i];
+    l->n_zone = f->codec == KVANT_CODEC_ZONE ? KVANT_ZONES : 1;
+    l->n_selector = 0;
+    for (int i = 0; i < l->n_zone; i++) {
+        level_zone *z = &l->zone[i];
         z->first = first;
         z->d = zone_size(f, head_dim, i);
         z->bits = zone_bits(f, i);
         z->block = block_of(f, z->bits, head_dim);
-        z->selector = l.n_selector;
-        if (selects) l.n_selector += z->block == HALF ? z->d / HALF : (z->d + HALF) / (2 * HALF);
+        z->selector = l->n_selector;
+        if (selects) l->n_selector += z->block == HALF ? z->d / HALF : (z->d + HALF) / (2 * HALF);
         at = place_zone(z, at);
         first += z->d;
     }
-    l.selector_bytes = (l.n_selector + 1) / 2;
-    l.selectors = at;
-    l.scales = at + TOKENS * (size_t)l.selector_bytes;
-    l.bytes = l.scales + TOKENS;
-    return l;
+    l->selector_bytes = (l->n_selector + 1) / 2;
+    l->selectors = at;
+    l->scales = at + TOKENS * (size_t)l->selector_bytes;
+    l->bytes = l->scales + TOKENS;
 }
 
 static kvant_status check_levels(const kvant_format *f, int head_dim, kvant_error *err) {
@@ -112,8 +111,10 @@ static kvant_status check_levels(const kvant_format *f, int head_dim, kvant_erro
 }
 
 static size_t part_bytes(const kvant_format *f, kvant_side side, int head_dim) {
+    level_layout l;
     (void)side;
-    return layout_of(f, head_dim).bytes;
+    lay_out(f, head_dim, &l);
+    return l.bytes;
 }
 
 static kvant_query_form form(const kvant_format *f) {
@@ -416,10 +417,11 @@ static void put_selectors(const level_layout *l, uint8_t *bytes, int slot, const
 
 /* Three scales around the expected one are tried; the one with the least error stays. */
 static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k) {
-    level_layout l = layout_of(&part->format, part->head_dim);
+    level_layout l;
     int d = part->head_dim, bits = part->format.bits;
     level_choice choice;
     float rms = sqrtf(k->dot_f32(x, x, d) / (float)d);
+    lay_out(&part->format, part->head_dim, &l);
     if (has_books(&part->format))
         search_scales(&part->format, &l, x, rms, &choice, k);
     else
@@ -433,8 +435,9 @@ static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float
 }
 
 static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float *x, const kvant_kernels *k) {
-    level_layout l = layout_of(&part->format, part->head_dim);
+    level_layout l;
     int8_t row[KVANT_HEAD_DIM_MAX], room[KVANT_HEAD_DIM_MAX];
+    lay_out(&part->format, part->head_dim, &l);
     const int8_t *levels = levels_of(part, &l, bytes, slot, 1, row, room, k);
     float scale = scale_of(bytes[l.scales + (size_t)slot]);
     for (int i = 0; i < part->head_dim; i++)
@@ -444,7 +447,8 @@ static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float
 /* ---- attention ---- */
 
 static const int8_t *expand(const kvant_part *part, const uint8_t *bytes, const kvant_kernels *k, kvant_codec_scratch *s) {
-    level_layout l = layout_of(&part->format, part->head_dim);
+    level_layout l;
+    lay_out(&part->format, part->head_dim, &l);
     kvant_fetch_next(s);
     for (int t = 0; t < TOKENS; t++)
         s->scale[t] = scale_of(bytes[l.scales + (size_t)t]);
