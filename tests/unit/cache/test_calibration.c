@@ -40,7 +40,7 @@ static double frequency[2][DIM / 2];
 static kvant_calibration_config config_of(kvant_rope_config ropes[2]) {
     static const int layer_rope[3] = {0, 1, -1};
     for (int i = 0; i < DIM / 2; i++) {
-        frequency[0][i] = pow(10000, -2.0 * i / DIM);
+        frequency[0][i] = pow(20, -2.0 * i / DIM); /* pairs of middle speed, whose mean a block keeps in part */
         frequency[1][i] = pow(500, -2.0 * i / 16);
     }
     ropes[0] = (kvant_rope_config){DIM, false, 1.0f, frequency[0]};

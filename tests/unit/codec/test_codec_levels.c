@@ -333,7 +333,7 @@ static void hostile_vectors_give_finite_numbers(void **state) {
             }
 }
 
-/* A scale holds up to 1023: beyond, elements keep their signs and are as large as the format can say. */
+/* A scale has a largest value: beyond, elements keep their signs and are as large as the format can say. */
 static void vectors_too_large_keep_their_signs(void **state) {
     (void)state;
     const kvant_kernels *k = kvant_kernels_for(KVANT_ISA_BEST);
