@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# demo.sh: installs what is missing, builds a release, fetches a small model and answers a question on a long text twice:
-# with the f16 cache and with the 4-bit cache, and a third time with 8-bit keys and 4-bit values, since naive 4-bit keys cost
-# small models dearly. A second run fetches and builds nothing.
+# demo.sh: installs what is missing, builds a release, fetches a small model and answers a question on a long text with an f16
+# cache, with Kvant's 8-bit and 4-bit ones, and with a naive 4-bit format, which shows what centred keys and codebooks are for.
+# A second run fetches and builds nothing.
 #
 # usage: sh scripts/demo.sh [--model FILE] [further options of `kvant compare`]
 set -eu
@@ -28,5 +28,5 @@ install_packages $packages
 build_tree "$root/build/release" kvant -DCMAKE_BUILD_TYPE=Release -DKVANT_TESTS=OFF
 [ -n "$model" ] || model=$(fetch_model smollm2-135m) || die "the model could not be fetched; sh scripts/demo.sh --model FILE uses one that is already there"
 
-exec "$root/build/release/kvant" compare -m "$model" --kv f16,affine4:64,affine8:64/affine4:64 -f "$root/scripts/text/loomings.txt" \
+exec "$root/build/release/kvant" compare -m "$model" --kv f16,lossless,small,affine4:64 -f "$root/scripts/text/loomings.txt" \
     -p "In two sentences: who tells this story, and why does he go to sea?" "$@"

@@ -98,10 +98,12 @@ static void fill_cache_rows(inspection *x) {
     for (int i = 0; i < KVANT_PRESETS; i++)
         add_cache_row(x, "--kv-preset", kvant_preset_at(i)->name, kvant_preset_at(i)->pair, 0);
     for (int i = 0; i < N_BITS; i++) {
-        char format[KVANT_FORMAT_NAME_MAX], bits[16];
-        kvant_format f;
-        if (kvant_format_for_bits(all_bits[i], &f) != KVANT_OK) continue;
-        kvant_format_name(&f, format);
+        char k_name[KVANT_FORMAT_NAME_MAX], v_name[KVANT_FORMAT_NAME_MAX], format[2 * KVANT_FORMAT_NAME_MAX], bits[16];
+        kvant_format k, v;
+        if (kvant_format_for_bits(all_bits[i], x->info.head_dim, &k, &v) != KVANT_OK) continue;
+        kvant_format_name(&k, k_name);
+        kvant_format_name(&v, v_name);
+        snprintf(format, sizeof format, strcmp(k_name, v_name) == 0 ? "%s" : "%s/%s", k_name, v_name);
         snprintf(bits, sizeof bits, "%d", all_bits[i]);
         add_cache_row(x, "--kv-bits", bits, format, all_bits[i]);
     }

@@ -92,20 +92,20 @@ static int add_names(kv_list *list, const char *names) {
     return 0;
 }
 
-/* The name of the format at some bits: affine where a group or MLX's rules were asked for, else Kvant's best. */
-static void name_bits(char *name, size_t size, int bits, int group, bool affine) {
-    char best[KVANT_FORMAT_NAME_MAX];
-    kvant_format f = {KVANT_CODEC_F16, 0, 0, false};
-    if (bits && kvant_format_for_bits(bits, &f) != KVANT_OK) affine = true; /* refused below, by the parser */
-    kvant_format_name(&f, best);
-    if (bits && affine)
-        snprintf(name, size, "affine%d:%d", bits, group);
-    else
-        snprintf(name, size, "%s", best);
+/* The names of the formats of K and V at some bits: affine where a group or MLX's rules were asked for, else Kvant's best. */
+static void name_bits(char *name, size_t size, int k_bits, int v_bits, int group, bool affine) {
+    kvant_format k = {KVANT_CODEC_F16, 0, 0, false}, v = k;
+    const kvant_format affine_k = {KVANT_CODEC_AFFINE, k_bits, group, false}, affine_v = {KVANT_CODEC_AFFINE, v_bits, group, false};
+    char k_name[KVANT_FORMAT_NAME_MAX], v_name[KVANT_FORMAT_NAME_MAX];
+    if (k_bits && (affine || kvant_format_for_bits(k_bits, 0, &k, NULL) != KVANT_OK)) k = affine_k;
+    if (v_bits && (affine || kvant_format_for_bits(v_bits, 0, NULL, &v) != KVANT_OK)) v = affine_v;
+    kvant_format_name(&k, k_name);
+    kvant_format_name(&v, v_name);
+    snprintf(name, size, "%.31s/%.31s", k_name, v_name);
 }
 
 static int add_bits(kv_list *list, const char *bits, int group, bool affine) {
-    char piece[32], name[64];
+    char piece[32], name[KV_NAME_MAX];
     for (const char *at = bits; at;) {
         char *end = piece;
         bool fits = next_piece(&at, piece, sizeof piece);
@@ -115,7 +115,7 @@ static int add_bits(kv_list *list, const char *bits, int group, bool affine) {
             long b = fits ? strtol(piece, &end, 10) : 0;
             if (!fits || end == piece || *end || b < 2 || b > 8 || b == 7)
                 return fail_with(2, "--kv-bits %s: each must be none, 2, 3, 4, 5, 6 or 8", bits);
-            name_bits(name, sizeof name, (int)b, group, affine);
+            name_bits(name, sizeof name, (int)b, (int)b, group, affine);
         }
         int code = add_name(list, name);
         if (code) return code;
@@ -126,11 +126,9 @@ static int add_bits(kv_list *list, const char *bits, int group, bool affine) {
 /* K and V apart: --k-bits and --v-bits, the missing one from --kv-bits. */
 static int add_split_bits(kv_list *list, const kvant_kv_params *kv, const char *kv_bits, int group, bool affine) {
     int both = kv_bits ? atoi(kv_bits) : 0, bits[2] = {kv->k_bits ? kv->k_bits : both, kv->v_bits ? kv->v_bits : both};
-    char name[2][48], pair[100];
+    char pair[KV_NAME_MAX];
     if (kv_bits && strchr(kv_bits, ',')) return fail_with(2, "--k-bits and --v-bits do not go with a list of --kv-bits");
-    for (int i = 0; i < 2; i++)
-        name_bits(name[i], sizeof name[i], bits[i], group, affine);
-    snprintf(pair, sizeof pair, "%s/%s", name[0], name[1]);
+    name_bits(pair, sizeof pair, bits[0], bits[1], group, affine);
     return add_name(list, pair);
 }
 
@@ -180,6 +178,7 @@ int kv_list_check(kv_list *list, int head_dim) {
     kvant_error err = {0};
     for (int i = 0; i < list->n; i++) {
         kv_item *item = &list->items[i];
+        if (list->default_group && head_dim < 64 && item->k.codec == KVANT_CODEC_ZONE) item->k.codec = KVANT_CODEC_BOOK;
         if (list->default_group && head_dim % 64 != 0) {
             if (item->k.codec == KVANT_CODEC_AFFINE) item->k.group = 32;
             if (item->v.codec == KVANT_CODEC_AFFINE) item->v.group = 32;

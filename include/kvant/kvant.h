@@ -99,7 +99,7 @@ typedef struct kvant_format {
 /* One format by its name: "f16", "f32", "affine4:64" ("affine4" means group 64), "bc4", "i8", "lm4", "q4_0". ".bare" after the name
  * of a format of K turns centring off ("bc4.bare"). KVANT_EINVAL with the list of what exists. */
 kvant_status kvant_format_parse(const char *name, kvant_format *out, kvant_error *err);
-/* A pair "K/V", one name for both, or a preset: "lossless" (i8/i8), "balanced" (bc5/bc4), "small" (bc4/bc4), "tiny" (bc3/bc3). */
+/* A pair "K/V", one name for both, or a preset: "lossless" (i8/i8), "balanced" (bc5/bc4), "small" (bc4/bc4), "tiny" (bz3/bc3). */
 kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_format *v, kvant_error *err);
 /* The presets, best quality first: a name and the pair it stands for. */
 typedef struct kvant_preset {
@@ -107,8 +107,9 @@ typedef struct kvant_preset {
 } kvant_preset;
 #define KVANT_PRESETS 4
 const kvant_preset *kvant_preset_at(int index); /* NULL outside 0..KVANT_PRESETS-1 */
-/* The best format that stores a value in 2, 3, 4, 5, 6 or 8 bits (and a fraction for scales). KVANT_EINVAL: other bits. */
-kvant_status kvant_format_for_bits(int bits, kvant_format *out);
+/* The best formats of K and of V (either may be NULL) that store a value in 2, 3, 4, 5, 6 or 8 bits, and a fraction for scales, in
+ * vectors of head_dim elements (0: not known). KVANT_EINVAL: other bits. */
+kvant_status kvant_format_for_bits(int bits, int head_dim, kvant_format *k, kvant_format *v);
 /* Writes the canonical name, NUL-terminated. */
 void kvant_format_name(const kvant_format *f, char out[KVANT_FORMAT_NAME_MAX]);
 /* KVANT_OK when vectors of head_dim elements can be stored so; else KVANT_EUNSUPPORTED naming the nearest format that can. */

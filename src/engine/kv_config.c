@@ -52,10 +52,10 @@ static kvant_status check_fields(const kvant_kv_params *p, kvant_error *err) {
 static int default_group(int head_dim) { return head_dim % 64 == 0 ? GROUP_DEFAULT : 32; }
 
 /* The format of K or V at some bits, 0: f16. */
-static kvant_format format_at(int bits, bool affine, int group) {
+static kvant_format format_at(int bits, bool is_k, bool affine, int group, int head_dim) {
     kvant_format f = {KVANT_CODEC_F16, 0, 0, false};
     if (bits && affine) return (kvant_format){KVANT_CODEC_AFFINE, bits, group, false};
-    (void)kvant_format_for_bits(bits, &f); /* bits were checked */
+    (void)kvant_format_for_bits(bits, head_dim, is_k ? &f : NULL, is_k ? NULL : &f); /* bits were checked */
     return f;
 }
 
@@ -82,8 +82,8 @@ static kvant_status resolve_formats(const kvant_kv_params *p, int head_dim, kvan
     if (codec && !k_bits && !v_bits)
         return kvant_fail(err, KVANT_EINVAL, "kv_codec %s requires kv_bits (2, 3, 4, 5, 6 or 8)", codec);
     int group = p->kv_group_size ? p->kv_group_size : head_dim ? default_group(head_dim) : GROUP_DEFAULT;
-    out->k = format_at(k_bits, affine, group);
-    out->v = format_at(v_bits, affine, group);
+    out->k = format_at(k_bits, true, affine, group, head_dim);
+    out->v = format_at(v_bits, false, affine, group, head_dim);
     return KVANT_OK;
 }
 
@@ -102,7 +102,7 @@ kvant_status kvant_kv_config_resolve(const kvant_kv_params *p, int head_dim, kva
     KVANT_TRY(check_fields(p, err));
     if (kvant_kv_config_has_budget(p)) KVANT_TRY(check_budget(p, err));
     else KVANT_TRY(resolve_formats(p, head_dim, &c, err));
-    if (p->kv_center_off) c.k.bare = kvant_format_is_centred(&c.k);
+    if (p->kv_center_off) kvant_kv_config_bare(&c.k);
     if (head_dim) {
         KVANT_TRY(kvant_format_check(&c.k, head_dim, err));
         KVANT_TRY(kvant_format_check(&c.v, head_dim, err));
@@ -120,6 +120,11 @@ kvant_status kvant_kv_config_resolve(const kvant_kv_params *p, int head_dim, kva
     }
     *out = c;
     return KVANT_OK;
+}
+
+void kvant_kv_config_bare(kvant_format *k) {
+    if (k->codec == KVANT_CODEC_ZONE) k->codec = KVANT_CODEC_BOOK; /* the order of a key's elements is that of centred keys */
+    k->bare = k->bare || kvant_format_is_centred(k);
 }
 
 bool kvant_kv_config_centres(const kvant_cache_config *c) {

@@ -12,6 +12,8 @@ kvant_status kvant_kv_config_resolve(const kvant_kv_params *p, int head_dim, kva
 /* Whether formats are to be chosen by bytes: resolving leaves them as they are. */
 bool kvant_kv_config_has_budget(const kvant_kv_params *p);
 
+/* The same format without centring, for a K that has it. */
+void kvant_kv_config_bare(kvant_format *k);
 /* Whether some K of the configuration is stored without its mean, which a calibration tells. */
 bool kvant_kv_config_centres(const kvant_cache_config *c);
 

@@ -48,7 +48,7 @@ static kvant_status configure(const kvant_session *s, const char *kv, kvant_cach
     c->layer_k = c->layer_v = NULL;
     if (kvant_budget_is(kv)) return kvant_model_apply_budget(s->model, kv, s->n_context, c, layers, err);
     KVANT_TRY(kvant_format_parse_pair(kv, &c->k, &c->v, err));
-    if (s->model->kv_center_off) c->k.bare = kvant_format_is_centred(&c->k) || c->k.bare;
+    if (s->model->kv_center_off) kvant_kv_config_bare(&c->k);
     return KVANT_OK;
 }
 

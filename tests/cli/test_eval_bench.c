@@ -208,7 +208,7 @@ static void suite_is_the_standard_set(void **state) {
     assert_int_equal(run(false, "eval -m " MODEL " -f " IDS " --ids -c 64 --tokens 64 --csv --suite"), 0);
     int n = read_csv(r, 40);
     assert_true(n >= 8);
-    assert_string_equal(r[2].kv, "affine8:64");
+    assert_string_equal(r[2].kv, "i8");
     refuses("eval -m " MODEL " -f " IDS " --ids --suite --kv f16", 2, "--suite");
     refuses("eval -m " MODEL " -f " IDS " --ids --suite --kv-bits 4", 2, "--suite");
 }
