@@ -32,7 +32,8 @@ static const char about[] =
     "Answers a prompt (-p, -f, or stdin) and streams the answer to stdout. The prompt is put into the model's chat template;\n"
     "with --raw the model continues the text as it stands. The most probable token is taken unless --temp says otherwise, so\n"
     "that runs can be compared. At the end, stderr has the speeds, and the bytes of the cache beside those of an f16 cache.\n"
-    "--kv-check N keeps an f16 cache beside it for the first N tokens of prompt and answer, and says at the end how far the answers\n"
+    "--kv-check N keeps an f16 cache beside it for the first N tokens of prompt and answer, and says at the end how far the "
+    "answers\n"
     "of both were apart. These tokens take twice the time and the bytes of both caches; the answer stays as it is.\n"
     "Ctrl-C ends the answer after the current token, a second Ctrl-C the program.";
 
@@ -402,7 +403,8 @@ static int add_run_flags(option *out, int n, run_options *o) {
         {"--repeat-last-n", NULL, OPTION_INT, &s->repeat_last_n, 0, 65536, "N", "tokens that the penalty sees (64)"},
         {"--seed", NULL, OPTION_UINT64, &s->seed, 0, 0, "N", "one seed, one answer (0)"},
         {"--stop", NULL, OPTION_LIST, &o->stops, 0, 0, "TEXT", "ends the answer before this text; may be repeated"},
-        {"--kv-check", NULL, OPTION_INT64, &o->kv_check, 0, 1e9, "N", "measure what the cache's format changes over N tokens (0: off)"},
+        {"--kv-check", NULL, OPTION_INT64, &o->kv_check, 0, 1e9, "N",
+         "measure what the cache's format changes over N tokens (0: off)"},
         {"--json", NULL, OPTION_FLAG, &o->json, 0, 0, NULL, "one JSON object on stdout instead of the stream"},
     };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
@@ -414,7 +416,8 @@ static int check_flags(const run_options *o) {
     if (o->prompt && o->file) return fail_with(2, "-p and -f exclude each other");
     if (o->raw && o->chat_template) return fail_with(2, "--raw and --chat-template exclude each other");
     if (o->kv_check > 0 && o->model.load.kv.compat_mlx)
-        return fail_with(2, "--kv-check reads a prompt in steps of its own, which changes answers with --compat mlx; leave one out");
+        return fail_with(2,
+                         "--kv-check reads a prompt in steps of its own, which changes answers with --compat mlx; leave one out");
     if (o->raw && o->system) return fail_with(2, "--raw has no place for a --system message");
     for (int i = 0; i < o->stops.n; i++)
         if (o->stops.items[i][0] == '\0') return fail_with(2, "--stop: a stop string must not be empty");

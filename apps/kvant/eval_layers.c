@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* eval_layers.c: what each format does to every KV head, so that a bad one is found by name.
  *
- * Every format reads the same tokens in a session of its own, which measures the noise of the logits from stored keys and the error
- * of attention's output from stored values (kvant_session_head_noise). Tables show the worst heads first, then all. */
+ * Every format reads the same tokens in a session of its own, which measures the noise of the logits from stored keys and the
+ * error of attention's output from stored values (kvant_session_head_noise). Tables show the worst heads first, then all. */
 #include "eval_layers.h"
 
 #include <inttypes.h>
@@ -115,8 +115,8 @@ static bool print_worst(const layers_report *r, const char *name) {
         table_cell(t, "%d", r->sorted[i].kv_head);
         table_cell(t, "%.3g", 100 * r->sorted[i].v_error);
     }
-    printf("%s: sigma2 of K %.3g, error of V %.3g %% on average of %d KV heads\n", name, mean_of(r, false), 100 * mean_of(r, true),
-           r->n_heads);
+    printf("%s: sigma2 of K %.3g, error of V %.3g %% on average of %d KV heads\n", name, mean_of(r, false),
+           100 * mean_of(r, true), r->n_heads);
     table_print(t, stdout);
     table_destroy(t);
     return true;
@@ -149,7 +149,8 @@ static int print_format(const layers_report *r, const kv_item *item) {
         }
         return 0;
     }
-    if (!e->json) return print_worst(r, item->name) && print_all(r, false) && print_all(r, true) ? 0 : fail_with(1, "out of memory");
+    if (!e->json)
+        return print_worst(r, item->name) && print_all(r, false) && print_all(r, true) ? 0 : fail_with(1, "out of memory");
     json_t *format = json_object(), *heads = json_array();
     for (int i = 0; i < r->n_heads; i++) {
         const head_figures *h = &r->heads[i];
@@ -172,9 +173,10 @@ static int finish(const layers_report *r) {
     const evaluation *e = r->e;
     if (e->csv) return 0;
     if (!e->json) {
-        printf("%d tokens; sigma2: variance over keys of the error of attention's logits (attention's divergence is half of it);\n"
-               "error: of attention's output, root mean square relative to that output\n",
-               r->n_tokens);
+        printf(
+            "%d tokens; sigma2: variance over keys of the error of attention's logits (attention's divergence is half of it);\n"
+            "error: of attention's output, root mean square relative to that output\n",
+            r->n_tokens);
         return 0;
     }
     json_t *root = json_object();
@@ -191,7 +193,8 @@ int eval_by_layer(const evaluation *e) {
     reading reads = {.bar = &bar, .n_formats = e->formats.n};
     int code = 0;
     if (r.n_tokens < EVAL_LAYERS_MIN)
-        return fail_with(1, "%s: %d tokens are too few for --by-layer, which needs %d", e->text_path, r.n_tokens, EVAL_LAYERS_MIN);
+        return fail_with(1, "%s: %d tokens are too few for --by-layer, which needs %d", e->text_path, r.n_tokens,
+                         EVAL_LAYERS_MIN);
     r.heads = calloc((size_t)r.n_heads, sizeof *r.heads);
     r.sorted = calloc((size_t)r.n_heads, sizeof *r.sorted);
     r.formats = json_array();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* kv_check.c: see kv_check.h.
  *
- * The session that is checked computes what it would compute without a check: how a prompt is cut into steps changes no bit of its
- * answers. Only the first N tokens cost twice; then the shadow is gone. */
+ * The session that is checked computes what it would compute without a check: how a prompt is cut into steps changes no bit of
+ * its answers. Only the first N tokens cost twice; then the shadow is gone. */
 #include "kv_check.h"
 
 #include <inttypes.h>
@@ -32,7 +32,8 @@ int kv_check_begin(kv_check *c, kvant_model *m, kvant_session *session, int64_t 
     p.n_context = kvant_session_context(session);
     p.precision = precision;
     p.kv = "f16";
-    *c = (kv_check){.n_wished = n_tokens, .session = session, .n_vocab = info.n_vocab, .step = choose_step(info.n_vocab, n_tokens)};
+    *c = (kv_check){
+        .n_wished = n_tokens, .session = session, .n_vocab = info.n_vocab, .step = choose_step(info.n_vocab, n_tokens)};
     kvant_format_name(&info.k, k);
     kvant_format_name(&info.v, v);
     snprintf(c->formats, sizeof c->formats, "%s%s/%s", info.layer_k ? "mostly " : "", k, v);

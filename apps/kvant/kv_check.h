@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* kv_check.h: kvant run --kv-check N: an f16 shadow of the first N tokens, and how far the answers of the real cache are from its.
+/* kv_check.h: kvant run --kv-check N: an f16 shadow of the first N tokens, and how far the answers of the real cache are from
+ * its.
  *
- * Both sessions read the same tokens, the shadow with an f16 cache (and the same window); every next-token distribution is compared.
- * Functions return 0, or an exit code with a sentence on stderr. */
+ * Both sessions read the same tokens, the shadow with an f16 cache (and the same window); every next-token distribution is
+ * compared. Functions return 0, or an exit code with a sentence on stderr. */
 #ifndef KVANT_APP_KV_CHECK_H
 #define KVANT_APP_KV_CHECK_H
 
@@ -13,13 +14,13 @@
 #include "kvant/engine.h"
 
 typedef struct kv_check {
-    int64_t n_wished;        /* N; 0: no check, and nothing below is set */
-    kvant_session *session;  /* the one that is checked; borrowed */
-    kvant_session *shadow;   /* NULL once N tokens were compared */
-    int n_vocab, step;       /* tokens of a prompt that are read at once */
+    int64_t n_wished;                    /* N; 0: no check, and nothing below is set */
+    kvant_session *session;              /* the one that is checked; borrowed */
+    kvant_session *shadow;               /* NULL once N tokens were compared */
+    int n_vocab, step;                   /* tokens of a prompt that are read at once */
     float *logits, *reference, *weights; /* [step][n_vocab] */
     divergence_sample sample;
-    int64_t n_prompt;        /* tokens of the prompt among those compared */
+    int64_t n_prompt;                            /* tokens of the prompt among those compared */
     char formats[2 * KVANT_FORMAT_NAME_MAX + 9]; /* "K/V", or "mostly K/V" where layers differ */
 } kv_check;
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* head_noise.c: the noise that a format adds to the logits of attention, and to its output, KV head by KV head.
  *
- * Attention's divergence is about half the variance of the noise of its logits; a shift of all of them cancels in the softmax, so the
- * variance over keys is what counts. One KV head with a variance of tens answers at random, whatever the rest of the model does: that
- * is what the check of a session looks for. Figures are of this text and these queries, in float32, without what the fast kernels
- * round. */
+ * Attention's divergence is about half the variance of the noise of its logits; a shift of all of them cancels in the softmax, so
+ * the variance over keys is what counts. One KV head with a variance of tens answers at random, whatever the rest of the model
+ * does: that is what the check of a session looks for. Figures are of this text and these queries, in float32, without what the
+ * fast kernels round. */
 #include "engine/head_noise.h"
 
 #include <math.h>
@@ -19,13 +19,13 @@ struct kvant_head_noise {
     int n_layer, n_head, n_kv_head, head_dim;
     int n_tokens, stride;
     float scale, softcap;
-    int *window;               /* [n_layer] */
-    float *k, *v;              /* [n_layer][n_tokens][n_kv_head][head_dim]; v NULL: not kept */
-    float *q;                  /* [n_layer][n_tokens / stride][n_head][head_dim] */
+    int *window;                /* [n_layer] */
+    float *k, *v;               /* [n_layer][n_tokens][n_kv_head][head_dim]; v NULL: not kept */
+    float *q;                   /* [n_layer][n_tokens / stride][n_head][head_dim] */
     float *k_stored, *v_stored; /* [n_tokens][head_dim]: of the head that is measured */
-    float *exact, *noisy;      /* [n_tokens]: logits of one query */
-    float *out, *difference;   /* [head_dim]: of attention */
-    bool *is_stored;           /* [n_tokens] */
+    float *exact, *noisy;       /* [n_tokens]: logits of one query */
+    float *out, *difference;    /* [head_dim]: of attention */
+    bool *is_stored;            /* [n_tokens] */
 };
 
 static float *floats(size_t a, size_t b, size_t c) {
@@ -33,11 +33,13 @@ static float *floats(size_t a, size_t b, size_t c) {
     return kvant_mul_size(a, b, &n) && kvant_mul_size(n, c, &n) ? kvant_alloc(n, sizeof(float)) : NULL;
 }
 
-kvant_status kvant_head_noise_create(const kvant_decoder_info *model, int n_tokens, int query_stride, bool values, kvant_head_noise **out,
-                                     kvant_error *err) {
+kvant_status kvant_head_noise_create(const kvant_decoder_info *model, int n_tokens, int query_stride, bool values,
+                                     kvant_head_noise **out, kvant_error *err) {
     if (n_tokens < 1 || n_tokens > KVANT_HEAD_NOISE_TOKENS_MAX)
-        return kvant_fail(err, KVANT_EINVAL, "head noise: found %d tokens, expected 1 to %d", n_tokens, KVANT_HEAD_NOISE_TOKENS_MAX);
-    size_t layers = (size_t)model->n_layer, n = (size_t)n_tokens, d = (size_t)model->head_dim, n_kv = (size_t)model->n_kv_head * d;
+        return kvant_fail(err, KVANT_EINVAL, "head noise: found %d tokens, expected 1 to %d", n_tokens,
+                          KVANT_HEAD_NOISE_TOKENS_MAX);
+    size_t layers = (size_t)model->n_layer, n = (size_t)n_tokens, d = (size_t)model->head_dim,
+           n_kv = (size_t)model->n_kv_head * d;
     size_t n_queries = (size_t)(n_tokens / query_stride) + 1;
     kvant_head_noise *h = kvant_alloc(1, sizeof *h);
     if (!h) return kvant_fail(err, KVANT_ENOMEM, "head noise: out of memory");
@@ -60,8 +62,8 @@ kvant_status kvant_head_noise_create(const kvant_decoder_info *model, int n_toke
                             .out = floats(d, 1, 1),
                             .difference = floats(d, 1, 1),
                             .is_stored = kvant_alloc(n, sizeof(bool))};
-    bool failed = !h->window || !h->k || (values && !h->v) || !h->q || !h->k_stored || !h->v_stored || !h->exact || !h->noisy || !h->out ||
-                  !h->difference || !h->is_stored;
+    bool failed = !h->window || !h->k || (values && !h->v) || !h->q || !h->k_stored || !h->v_stored || !h->exact || !h->noisy ||
+                  !h->out || !h->difference || !h->is_stored;
     if (failed) {
         kvant_head_noise_destroy(h);
         return kvant_fail(err, KVANT_ENOMEM, "head noise: not enough memory for the keys of %d tokens", n_tokens);
@@ -88,8 +90,8 @@ int kvant_head_noise_tokens(const kvant_head_noise *h) { return h->n_tokens; }
 
 static size_t n_queries(const kvant_head_noise *h) { return (size_t)(h->n_tokens / h->stride); }
 
-kvant_status kvant_head_noise_observe(void *recorder, int layer, int64_t first_position, const float *k, const float *v, const float *q,
-                                      int n) {
+kvant_status kvant_head_noise_observe(void *recorder, int layer, int64_t first_position, const float *k, const float *v,
+                                      const float *q, int n) {
     kvant_head_noise *h = recorder;
     if (layer < 0 || layer >= h->n_layer || first_position < 0) return KVANT_EINVAL;
     if (first_position >= h->n_tokens) return KVANT_OK;
@@ -112,9 +114,9 @@ kvant_status kvant_head_noise_observe(void *recorder, int layer, int64_t first_p
 /* A KV head while it is measured. */
 typedef struct head {
     kvant_head_noise *h;
-    int layer, kv_head, n; /* n: tokens that are there */
+    int layer, kv_head, n;    /* n: tokens that are there */
     int key_stride, keys_min; /* of which every so many are looked at; queries that see fewer say nothing */
-    double variance;       /* summed over n_query queries */
+    double variance;          /* summed over n_query queries */
     int64_t n_query;
     double out, difference; /* energies of attention's output, and of what is wrong with it */
 } head;
@@ -200,7 +202,8 @@ static int decode_stored(const head *t, const kvant_sequence *s) {
     int n = 0;
     memset(h->is_stored, 0, (size_t)h->n_tokens * sizeof *h->is_stored);
     for (int i = t->key_stride - 1; i < t->n; i += t->key_stride) {
-        kvant_status st = kvant_sequence_decode(s, t->layer, i, t->kv_head, h->k_stored + (size_t)i * d, h->v_stored + (size_t)i * d);
+        kvant_status st =
+            kvant_sequence_decode(s, t->layer, i, t->kv_head, h->k_stored + (size_t)i * d, h->v_stored + (size_t)i * d);
         h->is_stored[i] = st == KVANT_OK; /* a window may have dropped it */
         n += h->is_stored[i];
     }
@@ -237,10 +240,11 @@ kvant_status kvant_head_noise_measure(kvant_head_noise *h, const kvant_sequence 
 
 /* ---- the check ---- */
 
-/* Above it, answers are broken. Qwen2.5-Coder 0.5B and 1.5B in affine4, which answer nonsense, have heads of 80 to 500; formats that
- * answer, heads of at most 11 (the 1.5B in affine8, KL divergence 0.03), and most stay below 1. */
+/* Above it, answers are broken. Qwen2.5-Coder 0.5B and 1.5B in affine4, which answer nonsense, have heads of 80 to 500; formats
+ * that answer, heads of at most 11 (the 1.5B in affine8, KL divergence 0.03), and most stay below 1. */
 #define SIGMA2_BROKEN 30.0
-/* The same on average of all heads: affine2 is nonsense in any model (4 to 6, KL divergence 2 to 4), affine3 only bad (1.3, 0.6). */
+/* The same on average of all heads: affine2 is nonsense in any model (4 to 6, KL divergence 2 to 4), affine3 only bad (1.3, 0.6).
+ */
 #define SIGMA2_BROKEN_MEAN 2.5
 /* Four keys tell heads that are far from it: one of 80 looks like less than 3 once in a hundred times. */
 #define GLANCE_STRIDE 16
@@ -281,11 +285,14 @@ bool kvant_head_noise_warn(kvant_head_noise *h, const kvant_sequence *s) {
     char name[KVANT_FORMAT_NAME_MAX], how[160];
     kvant_format_name(&page.k, name);
     if (everywhere)
-        snprintf(how, sizeof how, "its noise in the logits of attention has a variance of %.3g on average of all KV heads (above %g: broken), "
-                 "%.3g", sum / n_heads, SIGMA2_BROKEN_MEAN, worst);
+        snprintf(how, sizeof how,
+                 "its noise in the logits of attention has a variance of %.3g on average of all KV heads (above %g: broken), "
+                 "%.3g",
+                 sum / n_heads, SIGMA2_BROKEN_MEAN, worst);
     else
-        snprintf(how, sizeof how, "its noise in the logits of attention has a variance above %g in %d of %d KV heads, %.3g", SIGMA2_BROKEN,
-                 n_broken, n_heads, worst);
-    kvant_log(KVANT_LOG_WARNING, "K in %s breaks this model: %s in layer %d, KV head %d; %s", name, how, layer, kv_head, advice(&page.k));
+        snprintf(how, sizeof how, "its noise in the logits of attention has a variance above %g in %d of %d KV heads, %.3g",
+                 SIGMA2_BROKEN, n_broken, n_heads, worst);
+    kvant_log(KVANT_LOG_WARNING, "K in %s breaks this model: %s in layer %d, KV head %d; %s", name, how, layer, kv_head,
+              advice(&page.k));
     return true;
 }

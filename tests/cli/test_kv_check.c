@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* test_kv_check.c: what kvant run --kv-check measures and leaves alone, and what kvant eval --by-layer prints.
  *
- * The random models have no vocabulary, so the check itself is tested on ids; the program, on a tiny model that tells stories, whose
- * heads of 8 elements are too narrow for any format but floats. */
+ * The random models have no vocabulary, so the check itself is tested on ids; the program, on a tiny model that tells stories,
+ * whose heads of 8 elements are too narrow for any format but floats. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdarg.h>
 #include <stddef.h>

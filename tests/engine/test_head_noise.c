@@ -154,7 +154,8 @@ static int warnings(kvant_model *m, const char *kv, double *sigma2) {
 
 static void a_huge_mean_of_keys_warns_by_name_unless_it_is_centred(void **state) {
     (void)state;
-    static const char *const broken[] = {"affine4:64", "bc4.bare/bc4", "affine2:128/f16"}, *const working[] = {"bc4", "i8", "bc3", "f16", "f16/bc2"};
+    static const char *const broken[] = {"affine4:64", "bc4.bare/bc4", "affine2:128/f16"}, *const working[] = {"bc4", "i8", "bc3",
+                                                                                                               "f16", "f16/bc2"};
     double sigma2;
     if (!write_changed(HUGE_MEAN)) skip();
     kvant_model *m = open_model(NULL);
@@ -256,7 +257,8 @@ static void figures_of_more_bits_are_smaller_in_every_head(void **state) {
                 double x[2];
                 assert_int_equal(kvant_session_head_noise(s, l, k, &x[0], &x[1], NULL), KVANT_OK);
                 for (int i = 0; i < 2; i++) {
-                    if (!(x[i] > previous[l][k][i])) fail_msg("%s: layer %d, KV head %d: %g, before %g", formats[f], l, k, x[i], previous[l][k][i]);
+                    if (!(x[i] > previous[l][k][i]))
+                        fail_msg("%s: layer %d, KV head %d: %g, before %g", formats[f], l, k, x[i], previous[l][k][i]);
                     previous[l][k][i] = x[i];
                 }
                 if (f == 0) assert_true(x[0] < 1e-6 && x[1] < 1e-3);
@@ -305,8 +307,8 @@ static void what_cannot_be_measured_is_refused(void **state) {
 #define D 64
 
 /* sigma^2 and V error as engine.h defines them, from what the sequence decodes. */
-static void by_definition(const kvant_sequence *s, const float *k, const float *v, const float *q, int kv_head, float scale, float softcap,
-                          double *sigma2, double *v_error) {
+static void by_definition(const kvant_sequence *s, const float *k, const float *v, const float *q, int kv_head, float scale,
+                          float softcap, double *sigma2, double *v_error) {
     double variance = 0, wrong = 0, energy = 0;
     int n_query = 0;
     for (int p = 15; p < N; p += 8) {
@@ -366,19 +368,24 @@ static void figures_are_those_of_the_definition(void **state) {
     assert_int_equal(kvant_sequence_create(cache, &s), KVANT_OK);
     assert_int_equal(kvant_sequence_append(s, 0, k, v, N), KVANT_OK);
     for (int capped = 0; capped < 2; capped++) {
-        kvant_decoder_info info = {.n_layer = 1, .n_head = HEADS, .n_kv_head = KV_HEADS, .head_dim = D, .attention_scale = 0.125f,
+        kvant_decoder_info info = {.n_layer = 1,
+                                   .n_head = HEADS,
+                                   .n_kv_head = KV_HEADS,
+                                   .head_dim = D,
+                                   .attention_scale = 0.125f,
                                    .attention_softcap = capped ? 2.0f : 0.0f};
         kvant_head_noise *h;
         assert_int_equal(kvant_head_noise_create(&info, N, 8, true, &h, NULL), KVANT_OK);
         for (int at = 0; at < N; at += 20) /* in pieces, the last one longer than what is left */
             assert_int_equal(kvant_head_noise_observe(h, 0, at, k + at * KV_HEADS * D, v + at * KV_HEADS * D, q + at * HEADS * D,
-                                                      N - at < 20 ? N - at : 20), KVANT_OK);
+                                                      N - at < 20 ? N - at : 20),
+                             KVANT_OK);
         for (int head = 0; head < KV_HEADS; head++) {
             double sigma2, v_error, true_sigma2, true_v_error;
             assert_int_equal(kvant_head_noise_measure(h, s, 0, head, &sigma2, &v_error), KVANT_OK);
             by_definition(s, k, v, q, head, 0.125f, info.attention_softcap, &true_sigma2, &true_v_error);
-            print_message("  KV head %d, soft-cap %g: sigma2 %.6g (%.6g), V error %.6g (%.6g)\n", head, (double)info.attention_softcap,
-                          sigma2, true_sigma2, v_error, true_v_error);
+            print_message("  KV head %d, soft-cap %g: sigma2 %.6g (%.6g), V error %.6g (%.6g)\n", head,
+                          (double)info.attention_softcap, sigma2, true_sigma2, v_error, true_v_error);
             assert_true(fabs(sigma2 / true_sigma2 - 1) < 1e-3);
             assert_true(fabs(v_error / true_v_error - 1) < 1e-3);
         }
