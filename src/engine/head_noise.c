@@ -243,8 +243,8 @@ kvant_status kvant_head_noise_measure(kvant_head_noise *h, const kvant_sequence 
 /* Above it, answers are broken. Qwen2.5-Coder 0.5B and 1.5B in affine4, which answer nonsense, have heads of 80 to 500; formats
  * that answer, heads of at most 11 (the 1.5B in affine8, KL divergence 0.03), and most stay below 1. */
 #define SIGMA2_BROKEN 30.0
-/* The same on average of all heads: affine2 is nonsense in any model (4 to 6, KL divergence 2 to 4), affine3 only bad (1.3, 0.6).
- */
+/* The same on average of all heads, for formats that are too coarse everywhere: affine2 in SmolLM2 135M has 4 to 6 (KL divergence 4),
+ * affine3 1.3 (0.6), which is bad, but an answer. */
 #define SIGMA2_BROKEN_MEAN 2.5
 /* Four keys tell heads that are far from it: one of 80 looks like less than 3 once in a hundred times. */
 #define GLANCE_STRIDE 16
