@@ -32,11 +32,9 @@ typedef struct worker_scratch {
     float *turned;        /* the same at the beginning of a run */
     float *still;         /* [COLUMNS]: what does not turn */
     float *mean;          /* [COLUMNS][RUN_BLOCKS]: query times mean, for each block of a run */
-    float *fast;          /* [COLUMNS][2 * KVANT_FAST_PAIRS]: of some pages of a run, each with all queries */
-    float *means;         /* [COLUMNS][64]: query times mean for each token, of these pages */
-    int mean_first, mean_end; /* the pages that means holds */
     kvant_query query;    /* its arrays belong to this worker */
     bool has_q8, has_q16; /* of the queries that are in query.x now */
+    int64_t position[COLUMNS]; /* of these queries, rising */
     softmax_state run, total;
     void *memory;
 } worker_scratch;
@@ -59,8 +57,7 @@ static softmax_state state_at(float *p, size_t columns, size_t stride) {
 
 static kvant_status worker_create(int head_dim, size_t stride, worker_scratch *w) {
     size_t d = (size_t)head_dim, n = COLUMNS, blocks = d / 32 + 1;
-    size_t floats = 3 * n * d + n * TOKENS + 2 * state_floats(n, stride) + 2 * n * blocks + n * (RUN_BLOCKS + 2) +
-                    n * (2 * KVANT_FAST_PAIRS + TOKENS);
+    size_t floats = 3 * n * d + n * TOKENS + 2 * state_floats(n, stride) + 2 * n * blocks + n * (RUN_BLOCKS + 2);
     size_t room = floats * sizeof(float) + n * (2 * blocks + d) * sizeof(int16_t) + n * d;
     KVANT_TRY(kvant_codec_scratch_create(head_dim, &w->codec));
     w->memory = kvant_alloc_aligned(room, 1);
@@ -84,10 +81,6 @@ static kvant_status worker_create(int head_dim, size_t stride, worker_scratch *w
     p += n * d;
     w->mean = p;
     p += n * RUN_BLOCKS;
-    w->fast = p;
-    p += n * 2 * KVANT_FAST_PAIRS;
-    w->means = p;
-    p += n * TOKENS;
     w->still = p;
     p += n;
     w->query.q16_scale = p;
@@ -182,6 +175,7 @@ static void gather_queries(const attend_job *j, int kv_head, int c0, int n, work
     size_t d = (size_t)j->s->cache->config.head_dim, n_head = (size_t)j->params->n_head;
     for (int c = 0; c < n; c++) {
         size_t row = (size_t)((c0 + c) / j->group) * n_head + (size_t)query_head(j, kv_head, c0 + c);
+        w->position[c] = column_position(j, c0 + c);
         float *x = w->x + (size_t)c * d;
         memcpy(x, j->q + row * d, d * sizeof(float));
         j->k->scale_f32(x, j->params->scale, (int)d);
@@ -224,7 +218,6 @@ static void repeat(float *to, float value) {
 static void score_means(const attend_job *j, int run, worker_scratch *w) {
     const kvant_layer_transform *l = transform_of(j);
     size_t n = (size_t)w->query.n, d = (size_t)w->query.head_dim;
-    w->mean_first = w->mean_end = 0;
     for (size_t c = 0; c < n; c++)
         for (size_t i = 0; i < RUN_BLOCKS; i += KVANT_MEAN_BLOCK)
             repeat(w->mean + c * RUN_BLOCKS + i, w->still[c]);
@@ -241,36 +234,22 @@ static void score_means(const attend_job *j, int run, worker_scratch *w) {
     }
 }
 
-/* The same for every token of `n_page` pages from `page` of the run on, [n_page][columns][64]: one number a block of tokens, and
- * the pairs that turn fast. */
-static void spread_means(const attend_job *j, int page, int n_page, worker_scratch *w) {
+/* Adds it to the scores of columns [from, to) of a page: one number a block of tokens, and the pairs that turn fast, token by
+ * token. */
+static void add_means(const attend_job *j, int index, int from, int to, worker_scratch *w) {
     const kvant_layer_transform *l = transform_of(j);
     const kvant_rope_table *rope = l->rope < 0 ? NULL : &j->transforms->ropes[l->rope];
-    int n_fast = rope ? rope->n_fast : 0, n = w->query.n;
-    size_t d = (size_t)w->query.head_dim;
-    float *to = w->means, *fast = w->fast;
-    for (int i = page; i < page + n_page; i++)
-        for (int c = 0; c < n; c++, fast += 2 * n_fast) {
-            const float *mean = w->mean + (size_t)c * RUN_BLOCKS + i * (TOKENS / KVANT_MEAN_BLOCK);
-            for (int b = 0; b < TOKENS / KVANT_MEAN_BLOCK; b++, to += KVANT_MEAN_BLOCK)
-                repeat(to, mean[b]);
-            if (n_fast) kvant_transform_turn_page(rope, i, w->turned + (size_t)c * d, fast);
-        }
-    for (int p = 0; n_fast && p < TOKENS / KVANT_PANEL_ROWS; p++) {
-        const float *panel = rope->tokens + (size_t)p * 2 * (size_t)n_fast * KVANT_PANEL_ROWS;
-        kvant_product_f32 args = {
-            panel, 2 * n_fast, n_page * n, w->fast, 2 * (size_t)n_fast, w->means + p * KVANT_PANEL_ROWS, TOKENS};
-        j->k->product_f32(&args);
-    }
-    w->mean_first = page;
-    w->mean_end = page + n_page;
-}
-
-/* Adds it to the scores of page `index`. With few queries, the means of several pages are made at once. last: of the run. */
-static void add_means(const attend_job *j, int index, int last, worker_scratch *w) {
-    int page = index % RUN_PAGES, n = w->query.n, n_page = COLUMNS / n, rest = last - index + 1;
-    if (page < w->mean_first || page >= w->mean_end) spread_means(j, page, n_page < rest ? n_page : rest, w);
-    j->k->add_f32(w->scores, w->means + (size_t)(page - w->mean_first) * (size_t)n * TOKENS, n * TOKENS);
+    int page = index % RUN_PAGES, n_fast = rope ? rope->n_fast : 0;
+    kvant_mean_scores args = {rope ? rope->centres + (size_t)page * 2 * (size_t)n_fast : NULL,
+                              rope ? rope->sides : NULL,
+                              n_fast,
+                              to - from,
+                              w->turned + (size_t)from * (size_t)w->query.head_dim,
+                              (size_t)w->query.head_dim,
+                              w->mean + from * RUN_BLOCKS + page * (TOKENS / KVANT_MEAN_BLOCK),
+                              RUN_BLOCKS,
+                              w->scores + (size_t)from * TOKENS};
+    j->k->mean_scores(&args);
 }
 
 /* The first tokens, which a page keeps in full precision beside its parts. */
@@ -329,18 +308,17 @@ static void softmax_page(const attend_job *j, float *scores, softmax_state *st, 
 }
 
 /* last: the last page of the run that is read. */
-static void attend_page(const attend_job *j, int index, int last_index, int kv_head, int c0, softmax_state *st,
-                        worker_scratch *w) {
+static void attend_page(const attend_job *j, int index, int last_index, int kv_head, softmax_state *st, worker_scratch *w) {
     const kvant_page *page = j->layer->pages[index], *next = index < last_index ? j->layer->pages[index + 1] : NULL;
     int64_t first = (int64_t)index * TOKENS, last = first + TOKENS - 1;
     size_t stride = j->scratch->stride;
     int n = w->query.n, from = 0, to = n;
     if (!page) return;
     /* Columns are in the order of their positions: those before the page, and those whose window has left it, see nothing. */
-    while (from < n && column_position(j, c0 + from) < first)
+    while (from < n && w->position[from] < first)
         from++;
     if (j->window.size > 0 && first >= j->window.keep)
-        while (to > from && column_position(j, c0 + to - 1) - last >= j->window.size)
+        while (to > from && w->position[to - 1] - last >= j->window.size)
             to--;
     if (from == to) return;
     const kvant_part *k = &page->layout->k, *v = &page->layout->v;
@@ -349,10 +327,10 @@ static void attend_page(const attend_job *j, int index, int last_index, int kv_h
     w->codec.next_bytes = v->bytes;
     k->codec->score(k, kvant_page_k(page, kv_head), &w->query, w->scores, j->k, &w->codec);
     score_exact(j, page, kv_head, w);
-    if (transform_of(j)->centred) add_means(j, index, last_index, w);
+    if (transform_of(j)->centred) add_means(j, index, from, to, w);
     for (int c = from; c < to; c++) {
         float *scores = w->scores + (size_t)c * TOKENS, cap = j->params->softcap;
-        int64_t position = column_position(j, c0 + c);
+        int64_t position = w->position[c];
         if (cap > 0.0f)
             for (int t = 0; t < TOKENS; t++)
                 scores[t] = cap * tanhf(scores[t] / cap);
@@ -367,13 +345,13 @@ static void attend_page(const attend_job *j, int index, int last_index, int kv_h
     mix_exact(j, page, kv_head, w->scores + (size_t)from * TOKENS, to - from, st->acc + (size_t)from * stride);
 }
 
-static void attend_run(const attend_job *j, int run, int kv_head, int c0, softmax_state *st, worker_scratch *w) {
+static void attend_run(const attend_job *j, int run, int kv_head, softmax_state *st, worker_scratch *w) {
     reset_state(st, w->query.n, j->scratch->stride);
-    int64_t last = column_position(j, c0 + w->query.n - 1) / TOKENS, end = (int64_t)(run + 1) * RUN_PAGES - 1;
+    int64_t last = w->position[w->query.n - 1] / TOKENS, end = (int64_t)(run + 1) * RUN_PAGES - 1;
     if (last > end) last = end;
     if (transform_of(j)->centred && last >= (int64_t)run * RUN_PAGES) score_means(j, run, w);
     for (int64_t i = (int64_t)run * RUN_PAGES; i <= last; i++)
-        attend_page(j, (int)i, (int)last, kv_head, c0, st, w);
+        attend_page(j, (int)i, (int)last, kv_head, st, w);
 }
 
 /* total += run, both relative to their own largest score. */
@@ -427,7 +405,7 @@ static void block_task(void *arg, int task, int worker) {
     gather_queries(j, kv_head, c0, n, w);
     reset_state(&w->total, n, j->scratch->stride);
     for (int run = j->run_first; run < j->n_run; run++) {
-        attend_run(j, run, kv_head, c0, &w->run, w);
+        attend_run(j, run, kv_head, &w->run, w);
         merge_run(j, &w->total, &w->run, n);
     }
     finish_columns(j, kv_head, c0, n, &w->total);
@@ -439,7 +417,7 @@ static void run_task(void *arg, int task, int worker) {
     worker_scratch *w = &j->scratch->workers[worker];
     int n_kv_head = j->s->cache->config.n_kv_head, kv_head = task % n_kv_head, slot = task / n_kv_head;
     gather_queries(j, kv_head, 0, j->n * j->group, w);
-    attend_run(j, j->run_first + slot, kv_head, 0, &j->scratch->partial[kv_head * RUNS_AT_ONCE + slot], w);
+    attend_run(j, j->run_first + slot, kv_head, &j->scratch->partial[kv_head * RUNS_AT_ONCE + slot], w);
 }
 
 /* Rounds of runs: each round is computed in parallel, then merged in order into the total of its KV head. */

@@ -95,6 +95,26 @@ static void fill_panels(float *panels, int n_row, int step, int n_column, int fi
         }
 }
 
+/* cos and sin of n pairs at `token` of each page of a run. */
+static void fill_turns(float *turns, double token, int n, const double *frequency) {
+    for (int page = 0; page < KVANT_RUN_PAGES; page++)
+        for (int i = 0; i < n; i++) {
+            double angle = (page * KVANT_PAGE_TOKENS + token) * frequency[i];
+            *turns++ = (float)cos(angle);
+            *turns++ = (float)sin(angle);
+        }
+}
+
+static void fill_sides(float *sides, int n, const double *frequency) {
+    for (int half = 0; half < 2; half++)
+        for (int i = 0; i < n; i++, sides += 32)
+            for (int u = 0; u < 16; u++) {
+                double angle = (16 * half + u + 0.5) * frequency[i];
+                sides[u] = (float)cos(angle);
+                sides[16 + u] = (float)-sin(angle);
+            }
+}
+
 static kvant_status create_rope(const kvant_rope_config *config, kvant_rope_table *out) {
     int half = config->n_rot / 2, n_fast = half < KVANT_FAST_PAIRS ? half : KVANT_FAST_PAIRS;
     size_t n_rot = (size_t)config->n_rot, fast = 2 * (size_t)n_fast;
@@ -103,18 +123,17 @@ static kvant_status create_rope(const kvant_rope_config *config, kvant_rope_tabl
     out->within = kvant_alloc_aligned(KVANT_RUN_BLOCKS * (n_rot + 1), sizeof *out->within);
     out->tokens = kvant_alloc_aligned(KVANT_PAGE_TOKENS * (fast + 1), sizeof *out->tokens);
     out->pages = kvant_alloc(KVANT_RUN_PAGES * (fast + 1), sizeof *out->pages);
-    if (!out->frequency || !out->within || !out->tokens || !out->pages) return KVANT_ENOMEM;
+    out->centres = kvant_alloc(KVANT_RUN_PAGES * (fast + 1), sizeof *out->centres);
+    out->sides = kvant_alloc(KVANT_PAGE_TOKENS / 2 * (fast + 1), sizeof *out->sides);
+    if (!out->frequency || !out->within || !out->tokens || !out->pages || !out->centres || !out->sides) return KVANT_ENOMEM;
     for (int i = 0; i < half; i++)
         out->frequency[i] = config->frequency[i];
     memset(out->within, 0, KVANT_RUN_BLOCKS * n_rot * sizeof *out->within);
     fill_panels(out->within, KVANT_RUN_BLOCKS, KVANT_MEAN_BLOCK, config->n_rot, n_fast, half, out->frequency);
     fill_panels(out->tokens, KVANT_PAGE_TOKENS, 1, 2 * n_fast, 0, n_fast, out->frequency);
-    for (int page = 0; page < KVANT_RUN_PAGES; page++)
-        for (int i = 0; i < n_fast; i++) {
-            double angle = (double)(page * KVANT_PAGE_TOKENS) * out->frequency[i];
-            out->pages[(size_t)page * fast + (size_t)(2 * i)] = (float)cos(angle);
-            out->pages[(size_t)page * fast + (size_t)(2 * i + 1)] = (float)sin(angle);
-        }
+    fill_turns(out->pages, 0.0, n_fast, out->frequency);
+    fill_turns(out->centres, KVANT_PAGE_TOKENS / 2 - 0.5, n_fast, out->frequency);
+    fill_sides(out->sides, n_fast, out->frequency);
     return KVANT_OK;
 }
 
@@ -250,6 +269,8 @@ void kvant_transforms_destroy(kvant_transforms *t) {
         kvant_free_aligned(t->ropes[r].within);
         kvant_free_aligned(t->ropes[r].tokens);
         kvant_free(t->ropes[r].pages);
+        kvant_free(t->ropes[r].centres);
+        kvant_free(t->ropes[r].sides);
         kvant_free(t->ropes[r].runs);
     }
     kvant_free(t->ropes);
@@ -444,8 +465,4 @@ void kvant_transform_turn_run(const kvant_transforms *t, int layer, int64_t run,
     const kvant_layer_transform *l = &t->layers[layer];
     const kvant_rope_table *rope = &t->ropes[l->rope];
     turn_all(turned, query, rope->runs + (size_t)run * (size_t)rope->n_rot, rope->n_rot);
-}
-
-void kvant_transform_turn_page(const kvant_rope_table *rope, int page, const float *turned, float *fast) {
-    turn_all(fast, turned, rope->pages + (size_t)page * 2 * (size_t)rope->n_fast, 2 * rope->n_fast);
 }

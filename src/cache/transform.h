@@ -23,7 +23,7 @@
 #define KVANT_RUN_TOKENS (KVANT_RUN_PAGES * KVANT_PAGE_TOKENS)
 #define KVANT_MEAN_BLOCK 16 /* tokens that share a mean */
 #define KVANT_RUN_BLOCKS (KVANT_RUN_TOKENS / KVANT_MEAN_BLOCK)
-#define KVANT_FAST_PAIRS 8 /* whose mean is subtracted at every token */
+#define KVANT_FAST_PAIRS KVANT_MEAN_PAIRS /* whose mean is subtracted at every token */
 
 /* The positions of one way of turning. */
 typedef struct kvant_rope_table {
@@ -35,6 +35,8 @@ typedef struct kvant_rope_table {
     int n_fast;        /* the first pairs */
     float *pages;      /* [KVANT_RUN_PAGES][2 n_fast]: cos, sin of the fast pairs at the first token of a page of a run */
     float *tokens;     /* [KVANT_PAGE_TOKENS/16][2 n_fast][16 tokens]: panels, as within */
+    float *centres;    /* [KVANT_RUN_PAGES][2 n_fast]: as pages, half a token before token 32 of the page */
+    float *sides;      /* [2][n_fast][2][16]: cos, -sin of u + 1/2 tokens, u = 0..31: what scores add (kernel mean_scores) */
     float *runs;       /* [n_run][n_rot]: cos, sin of pair 0, .. at the first token of a run */
     int n_run, room;
 } kvant_rope_table;
@@ -85,8 +87,5 @@ void kvant_transform_value_back(const kvant_transforms *t, int layer, float *v, 
 float kvant_transform_mean_query(const kvant_transforms *t, int layer, int kv_head, const float *q, float *query);
 /* query at the first token of a run: every pair times e^(j P f_i). */
 void kvant_transform_turn_run(const kvant_transforms *t, int layer, int64_t run, const float *query, float *turned);
-
-/* turned (of a run) at the first token of a page of it, fast pairs alone: [2 n_fast]. */
-void kvant_transform_turn_page(const kvant_rope_table *rope, int page, const float *turned, float *fast);
 
 #endif

@@ -8,6 +8,7 @@
 void kvant_kernels_set_ref_product(kvant_kernels *k);
 void kvant_kernels_set_ref_vector(kvant_kernels *k);
 void kvant_kernels_set_ref_levels(kvant_kernels *k);
+void kvant_kernels_set_ref_means(kvant_kernels *k);
 
 /* exp(x) for -87 <= x <= 0, the same operations in the same order at every level:
  *   t = fma(x, LOG2E, ROUND), n = t - ROUND (the nearest integer), r = fma(-n, LN2_LO, fma(-n, LN2_HI, x)),

@@ -12,6 +12,7 @@ void kvant_kernels_set_ref(kvant_kernels *k) {
     kvant_kernels_set_ref_product(k);
     kvant_kernels_set_ref_vector(k);
     kvant_kernels_set_ref_levels(k);
+    kvant_kernels_set_ref_means(k);
 }
 
 #define N_LEVELS 3

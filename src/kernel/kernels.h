@@ -105,6 +105,24 @@ typedef struct kvant_mix_levels {
     size_t acc_stride;
 } kvant_mix_levels;
 
+/* What the mean of the keys adds to the scores of a page. The numbers x of column c are pairs, re and im, that turn from token to
+ * token: for each pair i
+ *   re = x[2i] * centre[2i] - x[2i+1] * centre[2i+1], im = x[2i] * centre[2i+1] + x[2i+1] * centre[2i] (each product rounded)
+ * and for u = 0..31, h = u / 16, sums over i in order, fused, from 0:
+ *   even = sum of sides[h][i][0][u % 16] * re, odd = sum of sides[h][i][1][u % 16] * im
+ *   scores[c*64 + 32 + u] += (even + odd) + mean[2 + h],  scores[c*64 + 31 - u] += (even - odd) + mean[1 - h]. */
+#define KVANT_MEAN_PAIRS 8 /* most pairs */
+typedef struct kvant_mean_scores {
+    const float *centre; /* [2 n_pair]: cos, sin of the turn to the middle of the page */
+    const float *sides;  /* [2][n_pair][2][16]: cos, -sin of the turn by u + 1/2 tokens */
+    int n_pair, n;       /* n_pair may be 0 */
+    const float *x;      /* [n][x_stride] */
+    size_t x_stride;
+    const float *mean;   /* [n][mean_stride], 4 used: what does not turn so fast, one number for each 16 tokens */
+    size_t mean_stride;
+    float *scores;       /* [n][64] */
+} kvant_mean_scores;
+
 /* The squared errors of a value under each of 16 books, on a grid: errors[cell][book] for the cells of book_cells, a cell being
  * half a unit of the levels wide. */
 #define KVANT_BOOK_CELLS 768
@@ -123,7 +141,7 @@ typedef struct kvant_mix_levels {
  * weigh_q8: quantize_q8 of w[i] = x[i] * a[i]; returns dot_f32 of x and b. For weights of tokens times the scales and biases of V.
  * f16_to_f32, f32_to_f16: rows, as base/half.h.
  * levels2, levels3, levels4, levels5, levels6: rows of codes -> levels [n][d].
- * score_levels, mix_levels: above.
+ * score_levels, mix_levels, mean_scores: above.
  * quantize_q16: q = rint(x * (32767 / max|x|)) in -32767..32767; returns the scale, max|x| / 32767 (0 when max|x| is below
  *   KVANT_Q8_SMALLEST; then all q are 0). Byte-identical at every level; x should be finite: a NaN is quantized as 32767.
  * weigh_q16: quantize_q16 of x[i] * a[i], n <= 64.
@@ -167,6 +185,7 @@ typedef struct kvant_mix_levels {
     KERNEL(void, levels6, (int8_t * levels, const kvant_level_rows *rows))                                              \
     KERNEL(void, score_levels, (const kvant_score_levels *p))                                                           \
     KERNEL(void, mix_levels, (const kvant_mix_levels *p))                                                               \
+    KERNEL(void, mean_scores, (const kvant_mean_scores *p))                                                             \
     KERNEL(float, quantize_q16, (int16_t * q, const float *x, int n))                                                   \
     KERNEL(float, weigh_q16, (int16_t * q, const float *x, const float *a, int n))                                      \
     KERNEL(void, hadamard, (float *x, int n))                                                                           \

@@ -284,6 +284,7 @@ void kvant_kernels_set_avx2(kvant_kernels *k) {
     kvant_kernels_set_avx2_product(k);
     kvant_kernels_set_avx2_unpack(k);
     kvant_kernels_set_avx2_vector(k);
+    kvant_kernels_set_avx2_means(k);
     kvant_kernels_set_avx2_levels(k);
 }
 

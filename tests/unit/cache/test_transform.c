@@ -257,11 +257,14 @@ static void queries_meet_the_mean_that_was_subtracted(void **state) {
                         kvant_transform_turn_run(&f.t, 0, position / KVANT_RUN_TOKENS, turn, turned);
                         for (int i = 0; i < r->n_rot; i++)
                             found += (double)turned[i] * r->within[(block / 16 * r->n_rot + i) * 16 + block % 16];
-                        int in_page = (int)(position % KVANT_PAGE_TOKENS), n_fast = 2 * r->n_fast;
-                        float fast[2 * KVANT_FAST_PAIRS];
-                        kvant_transform_turn_page(r, (int)(position % KVANT_RUN_TOKENS / KVANT_PAGE_TOKENS), turned, fast);
-                        for (int i = 0; i < n_fast; i++)
-                            found += (double)fast[i] * r->tokens[(in_page / 16 * n_fast + i) * 16 + in_page % 16];
+                        int in_page = (int)(position % KVANT_PAGE_TOKENS), u = in_page < 32 ? 31 - in_page : in_page - 32;
+                        int page = (int)(position % KVANT_RUN_TOKENS / KVANT_PAGE_TOKENS), n_fast = r->n_fast;
+                        for (int i = 0; i < n_fast; i++) {
+                            const float *e = r->centres + 2 * (page * n_fast + i), *p = turned + 2 * i;
+                            const float *side = r->sides + 32 * (u / 16 * n_fast + i) + u % 16;
+                            double re = (double)p[0] * e[0] - (double)p[1] * e[1], im = (double)p[0] * e[1] + (double)p[1] * e[0];
+                            found += re * side[0] + (in_page < 32 ? -im : im) * side[16];
+                        }
                     }
                     worst = fmax(worst, fabs(found - dot(q, mean, d)) / sqrt(dot(q, q, d) * dot(mean, mean, d)));
                 }
