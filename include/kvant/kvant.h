@@ -247,7 +247,7 @@ kvant_status kvant_sequence_decode(const kvant_sequence *s, int layer, int64_t t
 
 typedef enum kvant_precision {
     KVANT_FAST = 0, /* queries and weights of V rounded to integers per block */
-    KVANT_EXACT = 1 /* float32 throughout */
+    KVANT_EXACT = 1 /* float32; with bc, bz, i and lm formats 16-bit integers, whose rounding is far below the format's */
 } kvant_precision;
 
 typedef struct kvant_attend_params {

@@ -2,8 +2,7 @@
 /* codebooks.h: the levels of the block codebook formats (bc2 to bc5) and of one scalar quantizer per vector (lm2 to lm4).
  *
  * All are trained on vectors of unit Gaussian elements, which is what a Hadamard rotation leaves of any vector, divided by their
- * own rms. A block of neighbours picks one of the books, an element one of its levels; one scale per vector, by least squares
- * over the levels, is stored. Levels are int8, so that scores stay dot products of integers.
+ * own rms. A block of neighbours picks one of the books, an element one of its levels; one scale per vector is stored. Levels are int8, so that scores stay dot products of integers.
  *
  * codebooks.c is made by scripts/make_codebooks.py, which also states the encoder that the levels are trained for. */
 #ifndef KVANT_CODEC_CODEBOOKS_H
@@ -11,19 +10,14 @@
 
 #include <stdint.h>
 
-#define KVANT_BOOK_FACTORS 3
-
-/* levels: [n_book][1 << bits], ascending within a book.
- * An encoder looks at u = x * units / (rms * f) for each factor f, where a level L stands for the interval nearest to it, and
- * keeps the f with the largest (sum x L)^2 / sum L^2, which leaves the least error after least squares. factor[0] is 1, the
- * middle of the three and close to the best when only one is tried. */
+/* levels: [n_book][1 << bits], ascending within a book. An encoder looks at x / scale, where a level L stands for the interval
+ * nearest to it; the best scale is near rms / units. */
 typedef struct kvant_book_set {
     int bits;
     int block;  /* elements that share a book, also the step of the loops when there is one book only */
     int n_book; /* 16 or 1 */
     const int8_t *levels;
     float units; /* int8 steps in one rms */
-    float factor[KVANT_BOOK_FACTORS];
 } kvant_book_set;
 
 extern const int8_t kvant_books2[16][4], kvant_books3[16][8], kvant_books4[16][16], kvant_books5[16][32];
