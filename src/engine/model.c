@@ -128,8 +128,10 @@ void kvant_model_close(kvant_model *m) {
 /* The mean over the layers. */
 static double stored_bits(const kvant_cache_config *c) {
     double sum = 0;
-    for (int i = 0; i < c->n_layer; i++)
-        sum += kvant_format_bits(c->layer_k ? &c->layer_k[i] : &c->k, c->head_dim) + kvant_format_bits(c->layer_v ? &c->layer_v[i] : &c->v, c->head_dim);
+    for (int i = 0; i < c->n_layer; i++) {
+        sum += kvant_format_bits(c->layer_k ? &c->layer_k[i] : &c->k, c->head_dim);
+        sum += kvant_format_bits(c->layer_v ? &c->layer_v[i] : &c->v, c->head_dim);
+    }
     return sum / 2 / c->n_layer;
 }
 

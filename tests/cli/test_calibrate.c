@@ -149,7 +149,7 @@ static void text_of_ones_own_is_read_and_json_says_what_was_found(void **state) 
     assert_true(median > 0 && median <= max && max <= 1);
     long long layers = json_integer_value(json_object_get(root, "layers")), heads = json_integer_value(json_object_get(root, "kv_heads")),
               head_dim = json_integer_value(json_object_get(root, "head_dim"));
-    assert_int_equal(json_integer_value(json_object_get(root, "bytes")), 64 + 8 * layers * heads * head_dim);
+    assert_int_equal(json_integer_value(json_object_get(root, "bytes")), 64 + 12 * layers * heads * head_dim);
     const char *file = json_string_value(json_object_get(root, "file"));
     assert_non_null(file);
     assert_int_equal(strncmp(file, FOLDER "/", sizeof FOLDER), 0);
