@@ -13,7 +13,7 @@
 #define IN_THIS_ORDER(v) __asm__("" : "+x"(v))
 
 void kvant_kernels_set_avx2_levels(kvant_kernels *k);
-void kvant_kernels_set_avx2_means(kvant_kernels *k);
+void kvant_kernels_set_avx2_attend(kvant_kernels *k);
 void kvant_kernels_set_avx2_product(kvant_kernels *k);
 void kvant_kernels_set_avx2_unpack(kvant_kernels *k);
 void kvant_kernels_set_avx2_vector(kvant_kernels *k);

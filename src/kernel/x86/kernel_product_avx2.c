@@ -284,8 +284,8 @@ void kvant_kernels_set_avx2(kvant_kernels *k) {
     kvant_kernels_set_avx2_product(k);
     kvant_kernels_set_avx2_unpack(k);
     kvant_kernels_set_avx2_vector(k);
-    kvant_kernels_set_avx2_means(k);
     kvant_kernels_set_avx2_levels(k);
+    kvant_kernels_set_avx2_attend(k);
 }
 
 #else

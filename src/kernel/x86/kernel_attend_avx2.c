@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT
-/* kernel_means_avx2.c: what the rotating mean of the keys adds to scores, with AVX2 and FMA.
- *
- * Three columns at a time: their 12 sums, 2 registers of the table and one of a pair are 15 of 16 registers. */
+/* kernel_attend_avx2.c: what attention does between its two products, with AVX2 and FMA: the mean's part of scores, and weights
+ * in 16 bits. */
 #include "kernel/kernel_table.h"
 
 #if defined(__x86_64__)
 
 #include <immintrin.h>
+#include <string.h>
 
 #include "kernel/x86/kernel_avx2.h"
 
 #define ROWS 64
 #define SIDE 32
-#define MAX_COLUMNS 3
+#define MAX_COLUMNS 3 /* their 12 sums, 2 registers of the table and one of a pair are 15 of 16 registers */
 
 /* Pairs times complex numbers, as the contract rounds them. */
 AVX2_INLINE void turn_pairs(float *out, const float *x, const float *e, int n) {
@@ -81,8 +81,46 @@ AVX2 static void avx2_mean_scores(const kvant_mean_scores *p) {
     }
 }
 
-void kvant_kernels_set_avx2_means(kvant_kernels *k) { k->mean_scores = avx2_mean_scores; }
+/* ---- weights ---- */
+
+/* The products stay in registers: one pass finds the largest, the next one divides by it. A NaN in the first operand of a minimum or
+ * maximum gives the second. Nothing that is a number is beyond -32767 when it has been rounded. */
+AVX2_INLINE float weigh_64(int16_t *q, const float *x, const float *a) {
+    const __m256 sign = _mm256_set1_ps(-0.0f), most = _mm256_set1_ps(32767.0f);
+    __m256 v[8], m[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    UNROLL for (int i = 0; i < 8; i++) {
+        v[i] = _mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_loadu_ps(a + 8 * i));
+        m[i % 2] = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), m[i % 2]);
+    }
+    m[0] = _mm256_max_ps(m[0], m[1]);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(m[0]), _mm256_extractf128_ps(m[0], 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    float largest = _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+    __m256 inverse = _mm256_set1_ps(largest < KVANT_Q8_SMALLEST ? 0.0f : 32767.0f / largest);
+    UNROLL for (int i = 0; i < 8; i += 2) {
+        __m256i low = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(v[i], inverse), most));
+        __m256i high = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(v[i + 1], inverse), most));
+        _mm256_storeu_si256((__m256i *)(q + 8 * i), _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xD8));
+    }
+    return largest < KVANT_Q8_SMALLEST ? 0.0f : largest / 32767.0f;
+}
+
+AVX2 static float avx2_weigh_q16(int16_t *q, const float *x, const float *a, int n) {
+    if (n == ROWS) return weigh_64(q, x, a);
+    float some_x[ROWS] = {0}, some_a[ROWS] = {0};
+    int16_t some[ROWS];
+    memcpy(some_x, x, (size_t)n * sizeof *x);
+    memcpy(some_a, a, (size_t)n * sizeof *a);
+    float scale = weigh_64(some, some_x, some_a);
+    memcpy(q, some, (size_t)n * sizeof *q);
+    return scale;
+}
+
+void kvant_kernels_set_avx2_attend(kvant_kernels *k) {
+    k->mean_scores = avx2_mean_scores;
+    k->weigh_q16 = avx2_weigh_q16;
+}
 
 #else
-typedef int kvant_kernel_means_avx2_unused; /* a translation unit must not be empty */
+typedef int kvant_kernel_attend_avx2_unused; /* a translation unit must not be empty */
 #endif
