@@ -8,10 +8,10 @@
  * Not here: quality (kvant eval), tokens a second of a model (cmd_bench.c). */
 #include <inttypes.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <threads.h>
 #include <time.h>
 
 #include "bench_op.h"
@@ -271,7 +271,7 @@ typedef struct reader {
 } reader;
 
 /* Eight sums at once, each over its own eighth: a core needs many streams of loads on the way to reach what its memory gives. */
-static void *read_slice(void *arg) {
+static int read_slice(void *arg) {
     reader *r = arg;
     size_t n = r->n / 64 * 8;
     const uint64_t *p[8];
@@ -286,7 +286,7 @@ static void *read_slice(void *arg) {
     }
     for (size_t s = 0; s < 8; s++)
         r->sum += sum[s];
-    return NULL;
+    return 0;
 }
 
 static volatile uint64_t read_sum; /* keeps the sums from being left out */
@@ -294,17 +294,17 @@ static volatile uint64_t read_sum; /* keeps the sums from being left out */
 /* Bytes a second of n threads; 0 where threads are out. */
 static double measure_bandwidth(const op_bench *b, int n) {
     reader readers[MAX_THREADS];
-    pthread_t threads[MAX_THREADS];
+    thrd_t threads[MAX_THREADS];
     size_t words = b->buffer_bytes / sizeof *b->buffer / (size_t)n / 64 * 64;
     int started = 1;
     double start = clock_seconds(b);
     for (int i = 0; i < n; i++)
         readers[i] = (reader){b->buffer + (size_t)i * words, words, 0};
-    while (started < n && pthread_create(&threads[started], NULL, read_slice, &readers[started]) == 0)
+    while (started < n && thrd_create(&threads[started], read_slice, &readers[started]) == thrd_success)
         started++;
     read_slice(&readers[0]);
     for (int i = 1; i < started; i++)
-        pthread_join(threads[i], NULL);
+        thrd_join(threads[i], NULL);
     double seconds = clock_seconds(b) - start;
     for (int i = 0; i < started; i++)
         read_sum = readers[i].sum;
