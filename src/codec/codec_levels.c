@@ -203,30 +203,44 @@ static void expand_rows(int bits, int8_t *levels, const kvant_level_rows *rows, 
     }
 }
 
-/* The selectors of one zone, as rows of their own: out [n][(blocks + 1) / 2]. */
+/* The selectors of one zone, as rows of their own: out [n][(blocks + 1) / 2]. A row that begins in the middle of a byte may read
+ * the byte after it, which is another row's or a scale. */
 static void zone_selectors(const level_layout *l, const level_zone *z, const uint8_t *rows, int n, uint8_t *out) {
-    int n_block = (z->d + z->block - 1) / z->block;
-    for (int r = 0; r < n; r++, rows += l->selector_bytes)
-        for (int b = 0; b < n_block; b += 2, out++) {
-            int i = z->selector + b, low = rows[i / 2] >> 4 * (i % 2) & 15,
-                high = b + 1 < n_block ? rows[(i + 1) / 2] >> 4 * ((i + 1) % 2) & 15 : 0;
-            *out = (uint8_t)(low | high << 4);
-        }
+    int n_block = (z->d + z->block - 1) / z->block, n_byte = (n_block + 1) / 2;
+    rows += z->selector / 2;
+    for (int r = 0; n_block == 1 && r < n; r++, rows += l->selector_bytes)
+        *out++ = z->selector % 2 ? *rows >> 4 : *rows & 15;
+    for (int r = 0; n_block > 1 && r < n; r++, rows += l->selector_bytes, out += n_byte) {
+        for (int b = 0; b < n_byte; b++)
+            out[b] = z->selector % 2 ? (uint8_t)(rows[b] >> 4 | rows[b + 1] << 4) : rows[b];
+        if (n_block % 2) out[n_byte - 1] &= 15;
+    }
+}
+
+/* Copies of a size that the compiler knows. */
+static inline void copy_columns(int8_t *to, size_t to_stride, const int8_t *from, size_t from_stride, int n, size_t size) {
+    for (int r = 0; r < n; r++)
+        memcpy(to + (size_t)r * to_stride, from + (size_t)r * from_stride, size);
 }
 
 /* Zones are expanded one after another and put side by side. */
 static void expand_zones(const kvant_part *part, const level_layout *l, const uint8_t *bytes, int first, int n, int8_t *levels,
                          int8_t *room, const kvant_kernels *k) {
     uint8_t selectors[TOKENS * (KVANT_HEAD_DIM_MAX / HALF / 2 + 1)];
+    size_t d = (size_t)part->head_dim;
     for (int i = 0; i < l->n_zone; i++) {
         const level_zone *z = &l->zone[i];
         kvant_level_rows rows = rows_of(part, z, bytes, first, n);
         zone_selectors(l, z, bytes + l->selectors + (size_t)first * (size_t)l->selector_bytes, n, selectors);
         rows.selectors = selectors;
         expand_rows(z->bits, room, &rows, k);
-        for (int r = 0; r < n; r++)
-            for (int c = 0; c < z->d; c += HALF)
-                memcpy(levels + (size_t)r * (size_t)part->head_dim + z->first + c, room + (size_t)r * (size_t)z->d + c, HALF);
+        int8_t *to = levels + z->first;
+        size_t c = 0, size = (size_t)z->d;
+        for (; c + 4 * HALF <= size; c += 4 * HALF)
+            copy_columns(to + c, d, room + c, size, n, 4 * HALF);
+        for (; c + 2 * HALF <= size; c += 2 * HALF)
+            copy_columns(to + c, d, room + c, size, n, 2 * HALF);
+        if (c < size) copy_columns(to + c, d, room + c, size, n, HALF);
     }
 }
 
