@@ -2,7 +2,8 @@
 /* codebooks.h: the levels of the block codebook formats (bc2 to bc5) and of one scalar quantizer per vector (lm2 to lm4).
  *
  * All are trained on vectors of unit Gaussian elements, which is what a Hadamard rotation leaves of any vector, divided by their
- * own rms. A block of neighbours picks one of the books, an element one of its levels; one scale per vector is stored. Levels are int8, so that scores stay dot products of integers.
+ * own rms. A block of neighbours picks one of the books, an element one of its levels; one scale per vector is stored. Levels
+ * are int8, so that scores stay dot products of integers.
  *
  * codebooks.c is made by scripts/make_codebooks.py, which also states the encoder that the levels are trained for. */
 #ifndef KVANT_CODEC_CODEBOOKS_H
