@@ -341,6 +341,15 @@ static void multiply(float *restrict x, const float *restrict a, int n) {
         x[i] *= a[i];
 }
 
+/* y = (x - mean) * a */
+static void centre(float *restrict y, const float *restrict x, const float *restrict mean, const float *restrict a, int n) {
+    for (; n >= CHUNK; n -= CHUNK, y += CHUNK, x += CHUNK, mean += CHUNK, a += CHUNK)
+        for (int i = 0; i < CHUNK; i++)
+            y[i] = (x[i] - mean[i]) * a[i];
+    for (int i = 0; i < n; i++)
+        y[i] = (x[i] - mean[i]) * a[i];
+}
+
 /* y = x - a */
 static void subtract(float *restrict y, const float *restrict x, const float *restrict a, int n) {
     for (; n >= CHUNK; n -= CHUNK, y += CHUNK, x += CHUNK, a += CHUNK)
@@ -374,19 +383,20 @@ void kvant_transform_key(const kvant_transforms *t, int layer, int kv_head, cons
     const kvant_layer_transform *l = &t->layers[layer];
     const float *in = l->k_in ? l->k_in + (size_t)kv_head * (size_t)t->head_dim : NULL;
     const uint16_t *order = order_of(t, layer, kv_head);
-    float centred[KVANT_HEAD_DIM_MAX];
-    size_t bytes = (size_t)t->head_dim * sizeof *y;
-    if (l->centred) {
-        subtract(centred, x, mean, t->head_dim);
-        x = centred;
-    }
-    if (order) {
-        for (int i = 0; i < t->head_dim; i++)
-            y[i] = x[order[i]];
+    if (l->centred && !order) { /* then there is a factor, too */
+        centre(y, x, mean, in, t->head_dim);
     } else {
-        memmove(y, x, bytes);
+        float moved[KVANT_HEAD_DIM_MAX];
+        size_t bytes = (size_t)t->head_dim * sizeof *y;
+        if (l->centred)
+            subtract(moved, x, mean, t->head_dim);
+        else
+            memcpy(moved, x, bytes);
+        if (!order) memcpy(y, moved, bytes);
+        for (int i = 0; order && i < t->head_dim; i++)
+            y[i] = moved[order[i]];
+        if (in) multiply(y, in, t->head_dim);
     }
-    if (in) multiply(y, in, t->head_dim);
     rotate(y, t->head_dim, l->k, k);
 }
 

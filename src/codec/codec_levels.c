@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/half.h"
 #include "codec/book_search.h"
 #include "codec/codec.h"
 
@@ -164,13 +165,14 @@ static float scale_of(uint8_t e) { return scales[e]; }
 
 /* The largest e whose scale is not above `scale`, 1 to 255 (a NaN is 1). */
 static int scale_below(float scale) {
-    int power, i = 7;
+    int i = 7;
     if (!(scale > scale_of(1))) return 1;
     if (scale >= scale_of(255)) return 255;
-    float mantissa = 2.0f * frexpf(scale, &power);
+    uint32_t bits = kvant_f32_bits(scale);
+    float mantissa = kvant_bits_f32((bits & 0x7FFFFF) | 127u << 23);
     while (eighths[i] > mantissa)
         i--;
-    return 8 * (power - 1) + i + SCALE_BIAS;
+    return 8 * ((int)(bits >> 23) - 127) + i + SCALE_BIAS;
 }
 
 static kvant_level_rows rows_of(const kvant_part *part, const level_zone *z, const uint8_t *bytes, int first, int n) {
