@@ -99,7 +99,7 @@ typedef struct kvant_format {
 /* One format by its name: "f16", "f32", "affine4:64" ("affine4" means group 64), "bc4", "i8", "lm4", "q4_0". ".bare" after the name
  * of a format of K turns centring off ("bc4.bare"). KVANT_EINVAL with the list of what exists. */
 kvant_status kvant_format_parse(const char *name, kvant_format *out, kvant_error *err);
-/* A pair "K/V", one name for both, or a preset: "lossless" (i8/i8), "balanced" (bc5/bc4), "small" (bc4/bc4), "tiny" (bz3/bc3). */
+/* A pair "K/V", one name for both, or a preset: "lossless" (i8/i8), "balanced" (bc5/bc4), "small" (bz4/bc4), "tiny" (bz3/bc3). */
 kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_format *v, kvant_error *err);
 /* The presets, best quality first: a name and the pair it stands for. */
 typedef struct kvant_preset {

@@ -71,14 +71,14 @@ kvant_status kvant_format_parse(const char *name, kvant_format *out, kvant_error
 }
 
 static const kvant_preset presets[KVANT_PRESETS] = {
-    {"lossless", "i8/i8"}, {"balanced", "bc5/bc4"}, {"small", "bc4/bc4"}, {"tiny", "bz3/bc3"}};
+    {"lossless", "i8/i8"}, {"balanced", "bc5/bc4"}, {"small", "bz4/bc4"}, {"tiny", "bz3/bc3"}};
 
 const kvant_preset *kvant_preset_at(int index) { return index >= 0 && index < KVANT_PRESETS ? &presets[index] : NULL; }
 
 kvant_status kvant_format_for_bits(int bits, int head_dim, kvant_format *k, kvant_format *v) {
     if (bits < 2 || bits > 8 || bits == 7) return KVANT_EINVAL;
     kvant_format f = {bits > 5 ? KVANT_CODEC_INT : KVANT_CODEC_BOOK, bits, 0, false};
-    bool zones = bits == 3 && (head_dim == 0 || head_dim >= 64);
+    bool zones = (bits == 3 || bits == 4) && (head_dim == 0 || head_dim >= 64);
     if (v) *v = f;
     if (k) *k = f;
     if (k && zones) k->codec = KVANT_CODEC_ZONE;

@@ -53,7 +53,7 @@ static void bits_alone_choose_the_best_format_of_that_size(void **state) {
     } all[] = {{2, "bc2"}, {3, "bc3"}, {4, "bc4"}, {5, "bc5"}, {6, "i6"}, {8, "i8"}};
     assert_formats((kvant_kv_params){0}, 64, "f16", "f16");
     for (int i = 0; i < 6; i++) {
-        const char *k = all[i].bits == 3 ? "bz3" : all[i].name; /* zones, where keys are long enough */
+        const char *k = all[i].bits == 3 ? "bz3" : all[i].bits == 4 ? "bz4" : all[i].name; /* zones, where keys are long enough */
         assert_formats((kvant_kv_params){.kv_bits = all[i].bits}, 128, k, all[i].name);
         assert_formats((kvant_kv_params){.kv_bits = all[i].bits, .kv_codec = "kvant"}, 80, k, all[i].name);
         assert_formats((kvant_kv_params){.kv_bits = all[i].bits}, 48, all[i].name, all[i].name);
