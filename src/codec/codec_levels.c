@@ -475,21 +475,36 @@ static void read_scales(float *scale, const uint8_t *e) {
 static const int8_t *expand(const kvant_part *part, const uint8_t *bytes, const kvant_kernels *k, kvant_codec_scratch *s) {
     level_layout l;
     lay_out(&part->format, part->head_dim, &l);
-    kvant_fetch_next(s);
     read_scales(s->scale, bytes + l.scales);
     return levels_of(part, &l, bytes, 0, TOKENS, (int8_t *)s->tile, (int8_t *)s->tile_f32, k);
 }
 
 static void score(const kvant_part *part, const uint8_t *bytes, const kvant_query *q, float *scores, const kvant_kernels *k,
                   kvant_codec_scratch *s) {
-    kvant_score_levels args = {expand(part, bytes, k, s), s->scale, part->head_dim, q->n, q->q16, q->q16_scale, scores};
+    kvant_score_levels args = {.levels = expand(part, bytes, k, s),
+                               .row_scale = s->scale,
+                               .d = part->head_dim,
+                               .n = q->n,
+                               .q = q->q16,
+                               .q_scale = q->q16_scale,
+                               .scores = scores,
+                               .next = s->next,
+                               .next_bytes = s->next_bytes};
     k->score_levels(&args);
 }
 
 static void mix(const kvant_part *part, const uint8_t *bytes, const float *weights, int n, bool exact, float *acc,
                 size_t acc_stride, const kvant_kernels *k, kvant_codec_scratch *s) {
     (void)exact; /* 16 bits are as good as floats here */
-    kvant_mix_levels args = {expand(part, bytes, k, s), part->head_dim, n, s->w16, s->w16_scale, acc, acc_stride};
+    kvant_mix_levels args = {.levels = expand(part, bytes, k, s),
+                             .d = part->head_dim,
+                             .n = n,
+                             .w = s->w16,
+                             .w_scale = s->w16_scale,
+                             .acc = acc,
+                             .acc_stride = acc_stride,
+                             .next = s->next,
+                             .next_bytes = s->next_bytes};
     for (int i = 0; i < n; i++)
         s->w16_scale[i] = k->weigh_q16(s->w16 + (size_t)i * TOKENS, weights + (size_t)i * TOKENS, s->scale, TOKENS);
     k->mix_levels(&args);

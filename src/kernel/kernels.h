@@ -92,6 +92,8 @@ typedef struct kvant_score_levels {
     const int16_t *q;       /* [n][d] */
     const float *q_scale;   /* [n] */
     float *scores;          /* [n][64] */
+    const void *next;       /* a hint, or NULL: what is read next, e.g. the codes of the next page, is fetched meanwhile */
+    size_t next_bytes;
 } kvant_score_levels;
 
 /* Weights of 16 bits times rows of levels: acc[c*acc_stride + i] = fma((float)(sum over r of w[c][r] * levels[r][i]), w_scale[c],
@@ -103,6 +105,8 @@ typedef struct kvant_mix_levels {
     const float *w_scale; /* [n] */
     float *acc;           /* [n][acc_stride] */
     size_t acc_stride;
+    const void *next; /* as above */
+    size_t next_bytes;
 } kvant_mix_levels;
 
 /* What the mean of the keys adds to the scores of a page. The numbers x of column c are pairs, re and im, that turn from token to

@@ -214,16 +214,18 @@ static void unpack_levels(bench *b, const uint8_t *page) {
     }
 }
 
-static void call_multiply_levels(bench *b) {
+static void multiply_levels(bench *b, const uint8_t *next, size_t next_bytes) {
     kvant_score_levels s = {.levels = b->levels, .row_scale = b->scale, .d = b->d, .n = b->n, .q = b->words, .q_scale = b->bias,
-                            .scores = b->acc};
+                            .scores = b->acc, .next = next, .next_bytes = next_bytes};
     kvant_mix_levels m = {.levels = b->levels, .d = b->d, .n = b->n, .w = b->words, .w_scale = b->bias, .acc = b->acc,
-                          .acc_stride = (size_t)b->d};
+                          .acc_stride = (size_t)b->d, .next = next, .next_bytes = next_bytes};
     if (b->is_mix)
         b->k->mix_levels(&m);
     else
         b->k->score_levels(&s);
 }
+
+static void call_multiply_levels(bench *b) { multiply_levels(b, NULL, 0); }
 
 /* The next pages of those there are, which are read in a circle. */
 static const uint8_t *next_page(bench *b) {
@@ -239,7 +241,7 @@ static void call_pages(bench *b) {
             multiply_panels(b, page);
         } else {
             unpack_levels(b, page);
-            call_multiply_levels(b);
+            multiply_levels(b, b->packed + b->first_page * page_bytes(b), page_bytes(b));
         }
     }
 }

@@ -117,6 +117,10 @@ static int16_t *fill_words(int slot, int n, int columns, int fill) {
 static void check_score(const kvant_kernels *ref, const kvant_kernels *k, int d, int n, int fill, int kind) {
     kvant_score_levels p = {.levels = fill_levels(SLOT_TILE, MAX_ROWS * d, fill), .d = d, .n = n};
     p.q = fill_words(SLOT_X, n, d, fill);
+    if (n % 2) { /* a hint changes nothing, whatever lies there */
+        p.next = p.levels;
+        p.next_bytes = (size_t)random_between(0, 20000);
+    }
     p.row_scale = floats(SLOT_SCALE, MAX_ROWS, kind, 0.1f);
     p.q_scale = floats(SLOT_X_SCALE, (size_t)n, kind, 0.1f);
     const size_t size = (size_t)n * MAX_ROWS;
@@ -139,6 +143,10 @@ static void check_score(const kvant_kernels *ref, const kvant_kernels *k, int d,
 static void check_mix(const kvant_kernels *ref, const kvant_kernels *k, int d, int n, int fill, int kind) {
     const size_t stride = (size_t)(d + random_between(0, 1) * 5), size = (size_t)(n - 1) * stride + (size_t)d;
     kvant_mix_levels p = {.levels = fill_levels(SLOT_TILE, MAX_ROWS * d, fill), .d = d, .n = n, .acc_stride = stride};
+    if (n % 2) {
+        p.next = p.levels;
+        p.next_bytes = (size_t)random_between(0, 20000);
+    }
     p.w = fill_words(SLOT_X, n, MAX_ROWS, fill);
     p.w_scale = floats(SLOT_X_SCALE, (size_t)n, kind, 0.1f);
     float *a = floats(SLOT_REF, size, kind, 1000.0f), *b = guarded(SLOT_GOT, size * sizeof *b);

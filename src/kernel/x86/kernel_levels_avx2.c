@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "kernel/x86/kernel_avx2.h"
+#include "kernel/x86/kernel_prefetch.h"
 
 #define ROWS 64
 #define HALF 16
@@ -244,22 +245,27 @@ AVX2_INLINE void mix_columns(const kvant_mix_levels *p, size_t at, int c, int co
 }
 
 /* Interleaving again for each group of vectors costs less than keeping the pairs. */
-AVX2 static void avx2_mix_levels(const kvant_mix_levels *p) {
+AVX2 static void mix_elements(const kvant_mix_levels *p, size_t at) {
+    int c = 0;
+    for (; c + 10 <= p->n; c += 6)
+        mix_columns(p, at, c, 6);
+    for (; c + 7 <= p->n; c += 4)
+        mix_columns(p, at, c, 4);
+    switch (p->n - c) {
+    case 6: mix_columns(p, at, c, 6); break;
+    case 5: mix_columns(p, at, c, 5); break;
+    case 4: mix_columns(p, at, c, 4); break;
+    case 3: mix_columns(p, at, c, 3); break;
+    case 2: mix_columns(p, at, c, 2); break;
+    case 1: mix_columns(p, at, c, 1); break;
+    default: break;
+    }
+}
+
+static void avx2_mix_levels(const kvant_mix_levels *p) {
     for (size_t at = 0; at < (size_t)p->d; at += LANES) {
-        int c = 0;
-        for (; c + 10 <= p->n; c += 6)
-            mix_columns(p, at, c, 6);
-        for (; c + 7 <= p->n; c += 4)
-            mix_columns(p, at, c, 4);
-        switch (p->n - c) {
-        case 6: mix_columns(p, at, c, 6); break;
-        case 5: mix_columns(p, at, c, 5); break;
-        case 4: mix_columns(p, at, c, 4); break;
-        case 3: mix_columns(p, at, c, 3); break;
-        case 2: mix_columns(p, at, c, 2); break;
-        case 1: mix_columns(p, at, c, 1); break;
-        default: break;
-        }
+        prefetch_part(p->next, p->next_bytes, at / LANES, (size_t)p->d / LANES);
+        mix_elements(p, at);
     }
 }
 
@@ -313,6 +319,7 @@ AVX2_INLINE void score_8_rows(const kvant_score_levels *p, int r, int c, int row
 
 AVX2 static void score_few(const kvant_score_levels *p) {
     for (int r = 0; r < ROWS; r += 8) {
+        prefetch_part(p->next, p->next_bytes, (size_t)r / 8, ROWS / 8);
         int c = 0;
         for (; c + 6 <= p->n; c += 4)
             score_8_rows(p, r, c, 2, 4);
@@ -360,6 +367,7 @@ AVX2_INLINE void score_columns(const kvant_score_levels *p, const __m256i *pairs
 AVX2 static void score_many(const kvant_score_levels *p) {
     __m256i pairs[MAX_D];
     for (int r = 0; r < ROWS; r += LANES) {
+        prefetch_part(p->next, p->next_bytes, (size_t)r / LANES, ROWS / LANES);
         interleave_16_rows(pairs, p->levels + (size_t)r * (size_t)p->d, (size_t)p->d);
         int c = 0;
         for (; c + MAX_COLUMNS <= p->n; c += MAX_COLUMNS)
@@ -429,16 +437,6 @@ AVX2 static float avx2_quantize_q16(int16_t *q, const float *x, int n) {
         store_words(q + i, word_of(load_up_to_8(x + i, n - i), inverse), word_of(load_up_to_8(x + i + 8, n - i - 8), inverse),
                     n - i);
     return largest < KVANT_Q8_SMALLEST ? 0.0f : largest / 32767.0f;
-}
-
-AVX2 static float avx2_weigh_q16(int16_t *q, const float *x, const float *a, int n) {
-    float product[ROWS];
-    int i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(product + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), _mm256_loadu_ps(a + i)));
-    for (; i < n; i++)
-        product[i] = x[i] * a[i];
-    return avx2_quantize_q16(q, product, n);
 }
 
 /* ---- the rotation ---- */
@@ -551,7 +549,6 @@ void kvant_kernels_set_avx2_levels(kvant_kernels *k) {
     k->score_levels = avx2_score_levels;
     k->mix_levels = avx2_mix_levels;
     k->quantize_q16 = avx2_quantize_q16;
-    k->weigh_q16 = avx2_weigh_q16;
     k->hadamard = avx2_hadamard;
     k->book_cells = avx2_book_cells;
     k->search_books = avx2_search_books;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "kernel/x86/kernel_avx512.h"
+#include "kernel/x86/kernel_prefetch.h"
 
 #define HALF 16
 #define PAGE_ROWS 64
@@ -256,6 +257,7 @@ AVX512_INLINE void score_16_rows(const kvant_score_levels *p, int r, int c, int 
 
 AVX512 static void score_few(const kvant_score_levels *p) {
     for (int r = 0; r < PAGE_ROWS; r += 16) {
+        prefetch_part(p->next, p->next_bytes, (size_t)r / 16, PAGE_ROWS / 16);
         int c = 0;
         for (; c + 4 <= p->n; c += 4)
             score_16_rows(p, r, c, 4);
@@ -308,6 +310,7 @@ AVX512 static void score_many(const kvant_score_levels *p) {
     const size_t d = (size_t)p->d;
     for (int r = 0; r < PAGE_ROWS; r += 16) {
         const int8_t *levels = p->levels + (size_t)r * d;
+        prefetch_part(p->next, p->next_bytes, (size_t)r / 16, PAGE_ROWS / 16);
         size_t k = 0;
         for (; k + 2 * HALF <= d; k += 2 * HALF)
             interleave_16_rows(pairs + k / 2, levels + k, d, false);
@@ -396,8 +399,10 @@ AVX512_INLINE void mix_elements(const kvant_mix_levels *p, size_t at, int halves
 
 AVX512 static void avx512_mix_levels(const kvant_mix_levels *p) {
     size_t at = 0;
-    for (; at + 2 * HALF <= (size_t)p->d; at += 2 * HALF)
+    for (; at + 2 * HALF <= (size_t)p->d; at += 2 * HALF) {
+        prefetch_part(p->next, p->next_bytes, at / (2 * HALF), ((size_t)p->d + HALF) / (2 * HALF));
         mix_elements(p, at, 2);
+    }
     if (at < (size_t)p->d) mix_elements(p, at, 1);
 }
 
