@@ -338,7 +338,9 @@ static int create_parts(const run_options *o, answer *a) {
     kvant_error err = {0};
     kvant_session_params_default(&p);
     p.n_context = a->n_context;
-    p.precision = o->model.exact ? KVANT_EXACT : KVANT_FAST;
+    /* The rounding of the fast kernels would drown what a good cache costs. */
+    bool exact = o->model.exact || (o->kv_check > 0 && !o->model.fast);
+    p.precision = exact ? KVANT_EXACT : KVANT_FAST;
     kvant_status st = kvant_session_create(a->model, &p, &a->session, &err);
     if (st == KVANT_OK) st = kvant_sampler_create(&o->sampling, a->info.n_vocab, &a->sampler, &err);
     if (st != KVANT_OK) return fail_with(1, "%s", err.message);
@@ -404,7 +406,7 @@ static int add_run_flags(option *out, int n, run_options *o) {
         {"--seed", NULL, OPTION_UINT64, &s->seed, 0, 0, "N", "one seed, one answer (0)"},
         {"--stop", NULL, OPTION_LIST, &o->stops, 0, 0, "TEXT", "ends the answer before this text; may be repeated"},
         {"--kv-check", NULL, OPTION_INT64, &o->kv_check, 0, 1e9, "N",
-         "measure what the cache's format changes over N tokens (0: off)"},
+         "measure what the cache's format changes over N tokens (0: off); slower, in float32 arithmetic unless --fast"},
         {"--json", NULL, OPTION_FLAG, &o->json, 0, 0, NULL, "one JSON object on stdout instead of the stream"},
     };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)

@@ -108,7 +108,7 @@ int kv_check_print(const kv_check *c, FILE *out) {
             "kvant: --kv-check: %s against f16 over %" PRId64 " tokens (%" PRId64 " of the prompt, %" PRId64
             " of the answer): KL divergence %.3g on average, %.3g at most; the most probable token is the same for %.2f %%\n",
             c->formats, c->sample.n, c->n_prompt, c->sample.n - c->n_prompt, found.mean, found.max, 100 * found.top1);
-    fputs("kvant: the speeds include the f16 shadow\n", out);
+    fputs("kvant: the speeds include the f16 shadow, and float32 arithmetic unless --fast was given\n", out);
     return 0;
 }
 

@@ -179,7 +179,8 @@ kvant_status kvant_calibration_read(const kvant_calibration_config *config, cons
 /* ---- cache ---- */
 
 #define KVANT_PAGE_TOKENS 64
-#define KVANT_SINK_TOKENS 4 /* a max_kv_size window keeps the first tokens for ever; Kvant's own formats keep them as f16 */
+/* The first tokens: a max_kv_size window keeps them for ever; beside bc, bz, i and any centred K they stay f16. */
+#define KVANT_SINK_TOKENS 4
 
 typedef struct kvant_cache_config {
     int n_layer, n_kv_head, head_dim;

@@ -27,13 +27,13 @@ typedef struct softmax_state {
 
 typedef struct worker_scratch {
     kvant_codec_scratch codec;
-    float *x, *scores;    /* [COLUMNS][head_dim], [COLUMNS][64] */
-    float *turn;          /* [COLUMNS][head_dim]: the queries' pairs against the mean of the keys */
-    float *turned;        /* the same at the beginning of a run */
-    float *still;         /* [COLUMNS]: what does not turn */
-    float *mean;          /* [COLUMNS][RUN_BLOCKS]: query times mean, for each block of a run */
-    kvant_query query;    /* its arrays belong to this worker */
-    bool has_q8, has_q16; /* of the queries that are in query.x now */
+    float *x, *scores;         /* [COLUMNS][head_dim], [COLUMNS][64] */
+    float *turn;               /* [COLUMNS][head_dim]: the queries' pairs against the mean of the keys */
+    float *turned;             /* the same at the beginning of a run */
+    float *still;              /* [COLUMNS]: what does not turn */
+    float *mean;               /* [COLUMNS][RUN_BLOCKS]: query times mean, for each block of a run */
+    kvant_query query;         /* its arrays belong to this worker */
+    bool has_q8, has_q16;      /* of the queries that are in query.x now */
     int64_t position[COLUMNS]; /* of these queries, rising */
     softmax_state run, total;
     void *memory;
@@ -209,9 +209,10 @@ static void prepare_for(const attend_job *j, const kvant_part *part, worker_scra
     }
 }
 
-static void repeat(float *to, float value) {
-    for (int t = 0; t < KVANT_MEAN_BLOCK; t++)
-        to[t] = value;
+/* In a function of its own, so that compilers see a loop of known length. */
+static void fill_run(float *to, float value) {
+    for (int b = 0; b < RUN_BLOCKS; b++)
+        to[b] = value;
 }
 
 /* What the mean of the keys adds to the scores, for every block of a run: one small product for 1,024 tokens. */
@@ -219,8 +220,7 @@ static void score_means(const attend_job *j, int run, worker_scratch *w) {
     const kvant_layer_transform *l = transform_of(j);
     size_t n = (size_t)w->query.n, d = (size_t)w->query.head_dim;
     for (size_t c = 0; c < n; c++)
-        for (size_t i = 0; i < RUN_BLOCKS; i += KVANT_MEAN_BLOCK)
-            repeat(w->mean + c * RUN_BLOCKS + i, w->still[c]);
+        fill_run(w->mean + c * RUN_BLOCKS, w->still[c]);
     if (l->rope < 0) return;
     const kvant_rope_table *rope = &j->transforms->ropes[l->rope];
     size_t fast = 2 * (size_t)rope->n_fast; /* these columns are zero */
@@ -228,8 +228,8 @@ static void score_means(const attend_job *j, int run, worker_scratch *w) {
         kvant_transform_turn_run(j->transforms, j->layer_index, run, w->turn + c * d, w->turned + c * d);
     for (int p = 0; p < RUN_BLOCKS / KVANT_PANEL_ROWS; p++) {
         const float *panel = rope->within + ((size_t)p * (size_t)rope->n_rot + fast) * KVANT_PANEL_ROWS;
-        kvant_product_f32 args = {
-            panel, rope->n_rot - (int)fast, (int)n, w->turned + fast, d, w->mean + p * KVANT_PANEL_ROWS, RUN_BLOCKS};
+        kvant_product_f32 args = {panel, rope->n_rot - (int)fast,        (int)n,    w->turned + fast,
+                                  d,     w->mean + p * KVANT_PANEL_ROWS, RUN_BLOCKS};
         j->k->product_f32(&args);
     }
 }
@@ -307,7 +307,7 @@ static void softmax_page(const attend_job *j, float *scores, softmax_state *st, 
     st->sum[c] += j->k->exp_sum(scores, TOKENS, st->max[c]);
 }
 
-/* last: the last page of the run that is read. */
+/* last_index: the last page of the run that is read. */
 static void attend_page(const attend_job *j, int index, int last_index, int kv_head, softmax_state *st, worker_scratch *w) {
     const kvant_page *page = j->layer->pages[index], *next = index < last_index ? j->layer->pages[index + 1] : NULL;
     int64_t first = (int64_t)index * TOKENS, last = first + TOKENS - 1;

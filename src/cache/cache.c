@@ -77,13 +77,17 @@ static kvant_status check_config(const kvant_cache_config *c, kvant_error *err) 
 /* A centred format without a calibration would store keys as badly as any other. */
 static kvant_status require_calibration(const kvant_cache_config *c, kvant_error *err) {
     for (int i = 0; i < c->n_layer && !c->calibration; i++) {
-        char name[KVANT_FORMAT_NAME_MAX];
-        kvant_format_name(layer_k(c, i), name);
-        if (kvant_format_is_centred(layer_k(c, i)))
-            return kvant_fail(err, KVANT_EINVAL,
-                              "format %s: K is stored without its mean, which a calibration of the model tells; give one "
-                              "(kvant_calibration_create), or choose %s.bare",
-                              name, name);
+        char name[KVANT_FORMAT_NAME_MAX], nearest[KVANT_FORMAT_NAME_MAX];
+        kvant_format bare = *layer_k(c, i);
+        kvant_format_name(&bare, name);
+        if (!kvant_format_is_centred(&bare)) continue;
+        if (bare.codec == KVANT_CODEC_ZONE) bare.codec = KVANT_CODEC_BOOK;
+        bare.bare = true;
+        kvant_format_name(&bare, nearest);
+        return kvant_fail(err, KVANT_EINVAL,
+                          "format %s: K is stored without its mean, which a calibration of the model tells; give one "
+                          "(kvant_calibration_create), or choose %s",
+                          name, nearest);
     }
     if (c->center_floats && !c->calibration) return kvant_fail(err, KVANT_EINVAL, "center_floats: needs a calibration");
     return KVANT_OK;

@@ -67,7 +67,7 @@ static void order_elements(const float *energy, int d, uint16_t *order) {
     }
 }
 
-/* What makes the elements of each zone as large as the format's levels of that zone expect: times the middle zone's. */
+/* A factor for each zone, after which its elements are as large, beside those of the middle zone, as the zones' levels are. */
 static void zone_gains(kvant_rotation r, const float *energy, const uint16_t *order, float gain[KVANT_ZONES]) {
     double mean[KVANT_ZONES], middle;
     for (int z = 0, at = 0; z < r.n_zone; at += r.zone[z++]) {
@@ -84,7 +84,7 @@ static void zone_gains(kvant_rotation r, const float *energy, const uint16_t *or
 
 /* ---- tables ---- */
 
-/* cos and -sin of `step` tokens, 2 * `step`, .. for pairs [first, end) as panels of 16 rows whose columns begin at pair 0. */
+/* cos and -sin of 0, `step`, 2 * `step`, .. tokens for pairs [first, end) as panels of 16 rows whose columns begin at pair 0. */
 static void fill_panels(float *panels, int n_row, int step, int n_column, int first, int end, const double *frequency) {
     for (int row = 0; row < n_row; row++)
         for (int i = first; i < end; i++) {
@@ -169,7 +169,7 @@ static void pair_places(const kvant_rope_table *r, int i, int *a, int *b) {
     *b = r->interleaved ? 2 * i + 1 : r->n_rot / 2 + i;
 }
 
-/* The mean times magnitude times the average of e^(j u f) over the tokens of a block. */
+/* The mean times magnitude times the average of e^(j u f) over the tokens of a block; that of fast pairs is not averaged. */
 static void average_mean(const kvant_rope_table *rope, float magnitude, const float *mean, int d, float *m) {
     memcpy(m, mean, (size_t)d * sizeof *m);
     for (int i = 0; rope && i < rope->n_rot / 2; i++) {
@@ -372,7 +372,7 @@ static void turn_all(float *restrict y, const float *restrict x, const float *re
     }
 }
 
-/* The place of every element, of one head. */
+/* The element that comes at each place, of one head; NULL: as they are. */
 static const uint16_t *order_of(const kvant_transforms *t, int layer, int kv_head) {
     const uint16_t *order = t->layers[layer].k_order;
     return order ? order + (size_t)kv_head * (size_t)t->head_dim : NULL;
@@ -383,7 +383,7 @@ void kvant_transform_key(const kvant_transforms *t, int layer, int kv_head, cons
     const kvant_layer_transform *l = &t->layers[layer];
     const float *in = l->k_in ? l->k_in + (size_t)kv_head * (size_t)t->head_dim : NULL;
     const uint16_t *order = order_of(t, layer, kv_head);
-    if (l->centred && !order) { /* then there is a factor, too */
+    if (l->centred && !order) { /* then k_in is set, too */
         centre(y, x, mean, in, t->head_dim);
     } else {
         float moved[KVANT_HEAD_DIM_MAX];

@@ -104,7 +104,7 @@ struct kvant_codec {
 };
 
 const kvant_codec *kvant_codec_find(kvant_codec_id id);
-/* Kvant's own formats keep the first tokens of a sequence as f16; those of others are stored as their engines store them. */
+/* bc, bz and i: they keep the first tokens of a sequence as f16, as any centred K does; the others only where K is centred. */
 bool kvant_format_is_own(const kvant_format *f);
 /* For codecs that want none. */
 kvant_rotation kvant_rotation_none(const kvant_format *f, kvant_side side, int head_dim);

@@ -8,9 +8,10 @@
  *   lm2..lm4  one Lloyd-Max codebook (the first stage of TurboQuant, https://arxiv.org/abs/2504.19874), for comparison
  *
  * A part, K or V: the planes of the codes (kernel/kernels.h, level rows), each [64 tokens]; selectors [64]; scales [64], one
- * byte: 0 for a vector of zeros, else e for 2^((e - 161) / 8) a level. A scale is one of the search's three candidates, and codes
- * are chosen for what it really is, so its coarse steps cost 1 to 2 % of the noise and save a byte. Attention multiplies int8
- * levels with 16-bit queries and weights in integers: nothing is dequantized, and the rounding is far below that of the formats.
+ * byte: 0 for a vector of zeros or with an element that is not finite, else e for 2^((e - 161) / 8) a level. A scale is one of
+ * the search's three candidates, and codes are chosen for what it really is, so its coarse steps cost 1 to 2 % of the noise and
+ * save a byte. Attention multiplies int8 levels with 16-bit queries and weights in integers: nothing is dequantized, and the
+ * rounding is far below that of the formats.
  *
  * Not here: the rotation and the mean of the keys (cache/transform.h), the loops (kernel/). */
 #include <math.h>
@@ -99,13 +100,12 @@ static void lay_out(const kvant_format *f, int head_dim, level_layout *l) {
 
 static kvant_status check_levels(const kvant_format *f, int head_dim, kvant_error *err) {
     char name[KVANT_FORMAT_NAME_MAX];
-    if (f->codec == KVANT_CODEC_ZONE && head_dim < 4 * HALF) {
-        kvant_format_name(f, name);
+    bool fits = head_dim >= HALF && head_dim <= KVANT_HEAD_DIM_MAX && head_dim % HALF == 0;
+    kvant_format_name(f, name);
+    if (fits && f->codec == KVANT_CODEC_ZONE && head_dim < 4 * HALF)
         return kvant_fail(err, KVANT_EUNSUPPORTED, "format %s: head_dim %d is less than 64; the nearest format is bc%d", name,
                           head_dim, f->bits);
-    }
-    if (head_dim >= HALF && head_dim <= KVANT_HEAD_DIM_MAX && head_dim % HALF == 0) return KVANT_OK;
-    kvant_format_name(f, name);
+    if (fits) return KVANT_OK;
     return kvant_fail(err, KVANT_EUNSUPPORTED,
                       "format %s: head_dim %d is not a multiple of 16 up to %d; the nearest format is f16", name, head_dim,
                       KVANT_HEAD_DIM_MAX);
@@ -144,8 +144,7 @@ static kvant_rotation rotation(const kvant_format *f, kvant_side side, int head_
 #define EIGHTH5 0x1.8ace54p+0f
 #define EIGHTH6 0x1.ae89fap+0f
 #define EIGHTH7 0x1.d5818ep+0f
-#define EIGHTHS(p) \
-    p *EIGHTH0, p *EIGHTH1, p *EIGHTH2, p *EIGHTH3, p *EIGHTH4, p *EIGHTH5, p *EIGHTH6, p *EIGHTH7
+#define EIGHTHS(p) p *EIGHTH0, p *EIGHTH1, p *EIGHTH2, p *EIGHTH3, p *EIGHTH4, p *EIGHTH5, p *EIGHTH6, p *EIGHTH7
 #define OCTAVES4(p) EIGHTHS(p), EIGHTHS(2 * p), EIGHTHS(4 * p), EIGHTHS(8 * p)
 
 static const float eighths[8] = {EIGHTHS(1.0f)};
@@ -205,14 +204,33 @@ static void expand_rows(int bits, int8_t *levels, const kvant_level_rows *rows, 
     }
 }
 
-/* The selectors of one zone, as rows of their own: out [n][(blocks + 1) / 2]. A row that begins in the middle of a byte may read
- * the byte after it, which is another row's or a scale. */
-static void zone_selectors(const level_layout *l, const level_zone *z, const uint8_t *rows, int n, uint8_t *out) {
-    int n_block = (z->d + z->block - 1) / z->block, n_byte = (n_block + 1) / 2;
-    rows += z->selector / 2;
-    for (int r = 0; n_block == 1 && r < n; r++, rows += l->selector_bytes)
-        *out++ = z->selector % 2 ? *rows >> 4 : *rows & 15;
-    for (int r = 0; n_block > 1 && r < n; r++, rows += l->selector_bytes, out += n_byte) {
+/* The selectors of a zone of one block, those of all rows one after another: out [(n + 1) / 2]. */
+static void single_selectors(const level_layout *l, const level_zone *z, const uint8_t *rows, int n, uint8_t *out) {
+    int r = 0, up = 4 * z->selector;
+    for (; l->selector_bytes == 2 && r + 4 <= n; r += 4, out += 2) {
+        uint64_t s = kvant_read_u64(rows + 2 * r) >> up & 0x000F000F000F000Fu;
+        s |= s >> 12;
+        kvant_write_u16(out, (uint16_t)((s & 0xFF) | s >> 24));
+    }
+    for (rows += r * l->selector_bytes + z->selector / 2; r < n; r++, rows += l->selector_bytes) {
+        uint8_t s = z->selector % 2 ? *rows >> 4 : *rows & 15;
+        if (r % 2)
+            *out++ |= (uint8_t)(s << 4);
+        else
+            *out = s;
+    }
+}
+
+/* The selectors of a zone of more blocks, as rows of their own: out [n][(blocks + 1) / 2]. A row that begins in the middle of a
+ * byte may read the byte after it, which is another row's or a scale. */
+static void row_selectors(const level_layout *l, const level_zone *z, const uint8_t *rows, int n, uint8_t *out) {
+    int n_block = (z->d + z->block - 1) / z->block, n_byte = (n_block + 1) / 2, r = 0;
+    for (; l->selector_bytes == 2 && n_block == 2 && r + 4 <= n; r += 4, out += 4) {
+        uint64_t s = kvant_read_u64(rows + 2 * r) >> 4 * z->selector & 0x00FF00FF00FF00FFu;
+        s |= s >> 8;
+        kvant_write_u32(out, (uint32_t)((s & 0xFFFF) | (s >> 16 & 0xFFFF0000u)));
+    }
+    for (rows += r * l->selector_bytes + z->selector / 2; r < n; r++, rows += l->selector_bytes, out += n_byte) {
         for (int b = 0; b < n_byte; b++)
             out[b] = z->selector % 2 ? (uint8_t)(rows[b] >> 4 | rows[b + 1] << 4) : rows[b];
         if (n_block % 2) out[n_byte - 1] &= 15;
@@ -225,16 +243,24 @@ static inline void copy_columns(int8_t *to, size_t to_stride, const int8_t *from
         memcpy(to + (size_t)r * to_stride, from + (size_t)r * from_stride, size);
 }
 
-/* Zones are expanded one after another and put side by side. */
+/* Zones are expanded one after another and put side by side. Rows of one block make one long row, which is expanded faster. */
 static void expand_zones(const kvant_part *part, const level_layout *l, const uint8_t *bytes, int first, int n, int8_t *levels,
                          int8_t *room, const kvant_kernels *k) {
     uint8_t selectors[TOKENS * (KVANT_HEAD_DIM_MAX / HALF / 2 + 1)];
+    const uint8_t *row = bytes + l->selectors + (size_t)first * (size_t)l->selector_bytes;
     size_t d = (size_t)part->head_dim;
     for (int i = 0; i < l->n_zone; i++) {
         const level_zone *z = &l->zone[i];
         kvant_level_rows rows = rows_of(part, z, bytes, first, n);
-        zone_selectors(l, z, bytes + l->selectors + (size_t)first * (size_t)l->selector_bytes, n, selectors);
         rows.selectors = selectors;
+        if (z->d <= z->block) {
+            single_selectors(l, z, row, n, selectors);
+            rows.block = z->d;
+            rows.d = z->d * n;
+            rows.n = 1;
+        } else {
+            row_selectors(l, z, row, n, selectors);
+        }
         expand_rows(z->bits, room, &rows, k);
         int8_t *to = levels + z->first;
         size_t c = 0, size = (size_t)z->d;
