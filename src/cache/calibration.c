@@ -118,12 +118,6 @@ void kvant_calibration_destroy(kvant_calibration *c) {
     kvant_free(c);
 }
 
-/* The two elements of pair i. */
-static void pair_places(const kvant_rope_config *r, int i, int *a, int *b) {
-    *a = r->interleaved ? 2 * i : i;
-    *b = r->interleaved ? 2 * i + 1 : r->n_rot / 2 + i;
-}
-
 static void add_key(kvant_calibration *c, const kvant_rope_config *rope, int64_t position, const float *k, size_t at) {
     double *sum = c->key_sum + at, *energy = c->key_energy + at;
     int n_rot = rope ? rope->n_rot : 0;
@@ -131,7 +125,7 @@ static void add_key(kvant_calibration *c, const kvant_rope_config *rope, int64_t
         int a, b;
         double angle = (double)position * rope->frequency[i], re = cos(angle) / (double)rope->magnitude,
                im = -sin(angle) / (double)rope->magnitude;
-        pair_places(rope, i, &a, &b);
+        kvant_rope_pair(rope->n_rot, rope->interleaved, i, &a, &b);
         double x = (double)k[a] * re - (double)k[b] * im, y = (double)k[a] * im + (double)k[b] * re;
         sum[a] += x;
         sum[b] += y;
@@ -199,7 +193,7 @@ static void finish_head(kvant_calibration *c, const kvant_rope_config *rope, dou
     }
     for (int i = 0; i < n_rot / 2; i++) {
         int a, b;
-        pair_places(rope, i, &a, &b);
+        kvant_rope_pair(rope->n_rot, rope->interleaved, i, &a, &b);
         double left = i < KVANT_FAST_PAIRS ? 0.0 : 1.0 - kept_of_mean(rope->frequency[i]);
         left *= mean[a] * mean[a] + mean[b] * mean[b];
         double q = (query[a] + query[b]) / (2 * n * group), k = (variance[a] + variance[b] + left) / 2;

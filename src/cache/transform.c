@@ -163,12 +163,6 @@ kvant_status kvant_transforms_reserve(kvant_transforms *t, int64_t n_tokens) {
     return KVANT_OK;
 }
 
-/* The two elements of pair i. */
-static void pair_places(const kvant_rope_table *r, int i, int *a, int *b) {
-    *a = r->interleaved ? 2 * i : i;
-    *b = r->interleaved ? 2 * i + 1 : r->n_rot / 2 + i;
-}
-
 /* The mean times magnitude times the average of e^(j u f) over the tokens of a block; that of fast pairs is not averaged. */
 static void average_mean(const kvant_rope_table *rope, float magnitude, const float *mean, int d, float *m) {
     memcpy(m, mean, (size_t)d * sizeof *m);
@@ -182,7 +176,7 @@ static void average_mean(const kvant_rope_table *rope, float magnitude, const fl
         }
         re *= (double)magnitude / n;
         im *= (double)magnitude / n;
-        pair_places(rope, i, &a, &b);
+        kvant_rope_pair(rope->n_rot, rope->interleaved, i, &a, &b);
         m[a] = (float)((double)mean[a] * re - (double)mean[b] * im);
         m[b] = (float)((double)mean[a] * im + (double)mean[b] * re);
     }
@@ -308,7 +302,7 @@ static void turn_pairs(const kvant_rope_table *rope, const float *m, int64_t pos
         } else {
             e = times(e, panel_turn(rope->within, rope->n_rot, in_run / KVANT_MEAN_BLOCK, i));
         }
-        pair_places(rope, i, &a, &b);
+        kvant_rope_pair(rope->n_rot, rope->interleaved, i, &a, &b);
         mean[a] = m[a] * e.re - m[b] * e.im;
         mean[b] = m[a] * e.im + m[b] * e.re;
     }
@@ -464,7 +458,7 @@ float kvant_transform_mean_query(const kvant_transforms *t, int layer, int kv_he
             pairs_of_halves(query + 2 * i, q + i, q + half + i, m + i, m + half + i);
     for (; i < half; i++) {
         int a, b;
-        pair_places(rope, i, &a, &b);
+        kvant_rope_pair(rope->n_rot, rope->interleaved, i, &a, &b);
         query[2 * i] = q[a] * m[a] + q[b] * m[b];
         query[2 * i + 1] = q[a] * m[b] - q[b] * m[a];
     }

@@ -25,6 +25,12 @@
 #define KVANT_RUN_BLOCKS (KVANT_RUN_TOKENS / KVANT_MEAN_BLOCK)
 #define KVANT_FAST_PAIRS KVANT_MEAN_PAIRS /* whose mean is subtracted at every token */
 
+/* The two elements of pair i. */
+static inline void kvant_rope_pair(int n_rot, bool interleaved, int i, int *a, int *b) {
+    *a = interleaved ? 2 * i : i;
+    *b = interleaved ? 2 * i + 1 : n_rot / 2 + i;
+}
+
 /* The positions of one way of turning. */
 typedef struct kvant_rope_table {
     int n_rot;
