@@ -31,7 +31,7 @@ MODELS = {
     "smollm2-135m": {512: (SHORT, 2048), 2048: (SUITE, 8192), 8192: (SHORT, 8192)},
     "gemma3-270m": {512: (SHORT, 2048), 2048: (SHORT, 8192), 8192: (SHORT, 8192)},
     "qwen25-coder-0.5b": {512: (SHORT, 2048), 2048: (SHORT, 8192), 8192: (SHORT, 8192)},
-    "qwen25-coder-1.5b": {512: (LARGE, 2048), 2048: (LARGE, 4096), 8192: (LARGE, 8192)},
+    "qwen25-coder-1.5b": {512: (LARGE, 2048), 2048: (LARGE, 2048), 8192: (LARGE, 8192)},
 }
 PASSKEY = {512: 8}  # prompts; longer ones are beyond these models
 FIELDS = ["model", "context", "kv", "bits", "kl_mean", "kl_se", "kl_p999", "top1", "ppl", "tokens", "passkey", "passkey_prompts"]
