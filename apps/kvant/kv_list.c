@@ -26,10 +26,6 @@ static bool next_piece(const char **at, char *out, size_t size) {
     return fits;
 }
 
-static bool same_format(const kvant_format *a, const kvant_format *b) {
-    return a->codec == b->codec && a->bits == b->bits && a->group == b->group && a->bare == b->bare;
-}
-
 /* "small", not "f16" or "bc4/f16": the name of a format, or of one of a pair, has digits. */
 static bool is_preset_name(const char *name) { return strpbrk(name, "0123456789/") == NULL; }
 
@@ -38,7 +34,7 @@ static void write_name(kv_item *item) {
     char k[KVANT_FORMAT_NAME_MAX], v[KVANT_FORMAT_NAME_MAX];
     kvant_format_name(&item->k, k);
     kvant_format_name(&item->v, v);
-    if (same_format(&item->k, &item->v))
+    if (kvant_format_equal(&item->k, &item->v))
         snprintf(item->name, sizeof item->name, "%s", k);
     else
         snprintf(item->name, sizeof item->name, "%s/%s", k, v);

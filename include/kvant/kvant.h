@@ -114,6 +114,7 @@ kvant_status kvant_format_for_bits(int bits, int head_dim, kvant_format *k, kvan
 void kvant_format_name(const kvant_format *f, char out[KVANT_FORMAT_NAME_MAX]);
 /* KVANT_OK when vectors of head_dim elements can be stored so; else KVANT_EUNSUPPORTED naming the nearest format that can. */
 kvant_status kvant_format_check(const kvant_format *f, int head_dim, kvant_error *err);
+bool kvant_format_equal(const kvant_format *a, const kvant_format *b);
 /* Whether keys in this format are stored without their mean, which takes a calibration: all but f16, f32, affine and bare ones. */
 bool kvant_format_is_centred(const kvant_format *f);
 /* Total bits per stored element: codes, scales, biases, padding. */

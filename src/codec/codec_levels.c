@@ -149,7 +149,7 @@ static kvant_rotation rotation(const kvant_format *f, kvant_side side, int head_
 
 static const float eighths[8] = {EIGHTHS(1.0f)};
 
-/* The scale of each e; the last entry is not one. */
+/* The scale of each e; index 256 is unused. */
 static const float scales[257] = {0.0f,
                                   OCTAVES4(0x1p-20f),
                                   OCTAVES4(0x1p-16f),
@@ -377,7 +377,7 @@ static float choose_ints(int bits, const float *restrict x, int d, float scale, 
     return scale * (scale * (float)sum - 2.0f * k->dot_f32(x, level, d));
 }
 
-/* The largest value may be cut, or not. */
+/* The largest value may be cut, or not: the first of the scales is 2^(-1/8) of the one that cuts nothing, or less. */
 static void search_ints(int bits, const float *x, int d, level_choice *out, const kvant_kernels *k) {
     int first = first_scale(max_magnitude(x, d) / (bits == 8 ? 127.0f : 31.0f) * 0.917004f);
     uint8_t code[KVANT_HEAD_DIM_MAX];
@@ -420,7 +420,7 @@ static void search_scales(const kvant_format *f, const level_layout *l, const fl
     const kvant_book_search *search[KVANT_ZONES];
     int16_t cell[N_SCALE][KVANT_HEAD_DIM_MAX];
     uint8_t book[N_SCALE][KVANT_HEAD_DIM_MAX / HALF + 1] = {{0}};
-    /* The middle one of the scales is the nearest to the expected one. */
+    /* 2^(-1/16): the middle one of the scales is the nearest to the expected one. */
     int first = first_scale(rms / books_of(f, f->bits)->units * 0.957603f), best = 0, d = 0;
     float least = 0.0f;
     for (int i = 0; i < l->n_zone; i++) {

@@ -126,6 +126,10 @@ void kvant_format_name(const kvant_format *f, char out[KVANT_FORMAT_NAME_MAX]) {
         if (is_fixed(f, i)) snprintf(out, KVANT_FORMAT_NAME_MAX, "%s%s", fixed[i].name, f->bare ? ".bare" : "");
 }
 
+bool kvant_format_equal(const kvant_format *a, const kvant_format *b) {
+    return a->codec == b->codec && a->bits == b->bits && a->group == b->group && a->bare == b->bare;
+}
+
 kvant_status kvant_format_check(const kvant_format *f, int head_dim, kvant_error *err) {
     const kvant_codec *codec = kvant_codec_find(f->codec);
     char name[KVANT_FORMAT_NAME_MAX];

@@ -52,11 +52,7 @@ static kvant_status read_ids(kvant_model *m, kvant_calibration *c, const int32_t
     kvant_cache_config config;
     kvant_cache *cache;
     kvant_sequence *s;
-    kvant_cache_config_default(&config);
-    config.n_layer = m->info.n_layer;
-    config.n_kv_head = m->info.n_kv_head;
-    config.head_dim = m->info.head_dim;
-    config.layer_window = m->info.layer_window;
+    kvant_model_cache_shape(m, &config);
     KVANT_TRY(kvant_cache_create(m->ctx, &config, &cache, err));
     kvant_status st = kvant_sequence_create(cache, &s);
     if (st == KVANT_OK) {

@@ -8,30 +8,34 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/hash.h"
 #include "base/memory.h"
 #include "base/os.h"
 #include "engine/calibration_store.h"
 
 #define FILE_MAX ((size_t)256 << 20) /* more than any model's takes */
 
+char *kvant_store_path(const char *folder, const uint8_t key[KVANT_HASH_BYTES], const char *extension) {
+    size_t size = strlen(folder) + 2 * KVANT_HASH_BYTES + strlen(extension) + sizeof "/.";
+    char *path = kvant_alloc(size, 1);
+    if (!path) return NULL;
+    int at = snprintf(path, size, "%s/", folder);
+    for (int i = 0; i < KVANT_HASH_BYTES; i++)
+        at += snprintf(path + at, size - (size_t)at, "%02x", key[i]);
+    snprintf(path + at, size - (size_t)at, ".%s", extension);
+    return path;
+}
+
 kvant_status kvant_calibration_store_path(const char *folder, const uint8_t fingerprint[KVANT_FINGERPRINT_BYTES], const int32_t *ids,
                                           int n, char **path) {
     uint8_t key[KVANT_HASH_BYTES];
-    char name[2 * KVANT_HASH_BYTES + 1];
     kvant_hash h;
     kvant_hash_begin(&h);
     kvant_hash_add(&h, fingerprint, KVANT_FINGERPRINT_BYTES);
     for (int i = 0; ids && i < n; i++)
         kvant_hash_add_u64(&h, (uint64_t)ids[i]);
     kvant_hash_get(&h, key);
-    for (int i = 0; i < KVANT_HASH_BYTES; i++)
-        snprintf(name + 2 * i, 3, "%02x", key[i]);
-    size_t size = strlen(folder) + sizeof name + sizeof "/.kvcalib";
-    *path = kvant_alloc(size, 1);
-    if (!*path) return KVANT_ENOMEM;
-    snprintf(*path, size, "%s/%s.kvcalib", folder, name);
-    return KVANT_OK;
+    *path = kvant_store_path(folder, key, "kvcalib");
+    return *path ? KVANT_OK : KVANT_ENOMEM;
 }
 
 kvant_status kvant_calibration_store_read(const char *path, const kvant_calibration_config *config,

@@ -3,9 +3,13 @@
 #ifndef KVANT_ENGINE_CALIBRATION_STORE_H
 #define KVANT_ENGINE_CALIBRATION_STORE_H
 
+#include "base/hash.h"
 #include "base/status.h"
 
 extern const char kvant_calibration_text[];
+
+/* "<folder>/<key in hexadecimal>.<extension>", freed with kvant_free; NULL: no memory. */
+char *kvant_store_path(const char *folder, const uint8_t key[KVANT_HASH_BYTES], const char *extension);
 
 /* Which file of the cache folder: of a model and the tokens that were read (ids NULL: text of the user's own). Another text, another
  * tokenizer or another model gives another name. *path is "<folder>/<32 hexadecimal digits>.kvcalib", freed with kvant_free. */

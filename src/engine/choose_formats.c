@@ -9,17 +9,13 @@
 #include "engine/model.h"
 #include "engine/sensitivity.h"
 
-static bool same_format(const kvant_format *a, const kvant_format *b) {
-    return a->codec == b->codec && a->bits == b->bits && a->group == b->group && a->bare == b->bare;
-}
-
 /* The format that most layers have, and in *all whether it is everyone's. */
 static kvant_format most_common(const kvant_format *f, int n, bool *all) {
     int best = 0, best_count = 0;
     for (int i = 0; i < n; i++) {
         int count = 0;
         for (int k = 0; k < n; k++)
-            count += same_format(&f[i], &f[k]);
+            count += kvant_format_equal(&f[i], &f[k]);
         if (count > best_count) best = i, best_count = count;
     }
     *all = best_count == n;

@@ -51,6 +51,18 @@ static kvant_status apply_budget(kvant_model *m, const kvant_kv_params *kv, kvan
     return kvant_model_apply_budget(m, kv->kv_budget ? size : kv->kv, n_tokens, &m->cache, &m->layer_formats, err);
 }
 
+static void set_shape(const kvant_model *m, kvant_cache_config *c) {
+    c->n_layer = m->info.n_layer;
+    c->n_kv_head = m->info.n_kv_head;
+    c->head_dim = m->info.head_dim;
+    c->layer_window = m->info.layer_window;
+}
+
+void kvant_model_cache_shape(const kvant_model *m, kvant_cache_config *out) {
+    kvant_cache_config_default(out);
+    set_shape(m, out);
+}
+
 static kvant_status load_decoder(kvant_model *m, const kvant_load_params *p, kvant_error *err) {
     KVANT_TRY(kvant_model_file_check_kit(m->file, err));
     kvant_decoder_info peek;
@@ -58,10 +70,7 @@ static kvant_status load_decoder(kvant_model *m, const kvant_load_params *p, kva
     KVANT_TRY(kvant_kv_config_resolve(&p->kv, peek.head_dim, &m->cache, err));
     KVANT_TRY(kvant_decoder_load(m->ctx, m->file, &m->decoder, err));
     kvant_decoder_get_info(m->decoder, &m->info);
-    m->cache.n_layer = m->info.n_layer;
-    m->cache.n_kv_head = m->info.n_kv_head;
-    m->cache.head_dim = m->info.head_dim;
-    m->cache.layer_window = m->info.layer_window;
+    set_shape(m, &m->cache);
     KVANT_TRY(kvant_workspace_create(m->decoder, m->prefill_step_size, &m->workspace, err));
     if (p->calibration_file) KVANT_TRY(kvant_model_load_calibration(m, p->calibration_file, err));
     if (kvant_kv_config_has_budget(&p->kv)) KVANT_TRY(apply_budget(m, &p->kv, err));

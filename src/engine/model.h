@@ -33,6 +33,9 @@ struct kvant_model {
 /* KVANT_OK, or the sentence that says why the model has no tokenizer. */
 kvant_status kvant_model_require_tokenizer(const kvant_model *m, kvant_error *err);
 
+/* An f16 cache of the model's layers, heads and windows, which the caller changes as it needs. */
+void kvant_model_cache_shape(const kvant_model *m, kvant_cache_config *out);
+
 /* Takes the calibration from a file of the user's (calibrate.c). KVANT_EIO, KVANT_EFORMAT; KVANT_EINVAL: of another model. */
 kvant_status kvant_model_load_calibration(kvant_model *m, const char *path, kvant_error *err);
 /* The built-in text, or what stands for it without a vocabulary; *ids is freed with kvant_ids_free. */

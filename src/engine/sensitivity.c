@@ -112,11 +112,7 @@ static kvant_status run_pass(measuring *x, int first, int end, bool is_reference
     kvant_cache_config c;
     kvant_cache *cache;
     kvant_sequence *s;
-    kvant_cache_config_default(&c);
-    c.n_layer = m->info.n_layer;
-    c.n_kv_head = m->info.n_kv_head;
-    c.head_dim = m->info.head_dim;
-    c.layer_window = m->info.layer_window;
+    kvant_model_cache_shape(m, &c);
     c.layer_k = x->k;
     c.layer_v = x->v;
     c.calibration = m->calibration;
@@ -322,14 +318,7 @@ static kvant_status make_key(const kvant_model *m, const kvant_sensitivity_plan 
 }
 
 static char *path_of(const kvant_model *m, const uint8_t key[KVANT_HASH_BYTES]) {
-    size_t folder = m->cache_dir ? strlen(m->cache_dir) : 0, size = folder + 2 * KVANT_HASH_BYTES + sizeof "/.kvsens";
-    char *path = m->cache_dir ? kvant_alloc(size, 1) : NULL;
-    if (!path) return NULL; /* without memory for a name the figures are not kept */
-    int at = snprintf(path, size, "%s/", m->cache_dir);
-    for (int i = 0; i < KVANT_HASH_BYTES; i++)
-        at += snprintf(path + at, size - (size_t)at, "%02x", key[i]);
-    snprintf(path + at, size - (size_t)at, ".kvsens");
-    return path;
+    return m->cache_dir ? kvant_store_path(m->cache_dir, key, "kvsens") : NULL; /* without memory for it they are not kept */
 }
 
 /* NULL: there is none that can be used; what is wrong with a file is told. */
