@@ -49,6 +49,7 @@ typedef struct kvant_load_params {
     int prefill_step_size;   /* tokens a prefill chunk, 0: 512 */
     kvant_kv_params kv;
     const char *cache_dir;        /* the folder where calibrations are kept and found again, made where it is missing; NULL: none */
+    size_t prefix_ram;            /* bytes of past sequences that stay in memory for later prompts; 0: none */
     const char *calibration_file; /* one of the user's own (kvant_model_calibrate): of another model or damaged, it is refused, even
                                      where no format needs it, and with vocab_only; NULL: found in cache_dir, or made from a built-in text */
 } kvant_load_params;
@@ -173,6 +174,26 @@ kvant_status kvant_session_prefill(kvant_session *s, const int32_t *ids, int64_t
 kvant_status kvant_session_step(kvant_session *s, const int32_t *ids, int n, float *logits, kvant_error *err);
 /* Appends one token. */
 kvant_status kvant_session_decode(kvant_session *s, int32_t id, kvant_error *err);
+/* Brings the session to exactly ids [n], n >= 1, with the logits of the last one: the longest beginning that this session, another
+ * kept sequence of the model (kvant_load_params.prefix_ram) or the folder of prefixes holds is reused in the form it is stored in, and
+ * the rest is computed as by kvant_session_prefill. What the session held before is kept for later, as far as the budget goes.
+ * Answers are those of a new session, bit for bit (with compat_mlx: of its rules, by which they depend on where chunks began).
+ * result (may be NULL) is filled on KVANT_OK and KVANT_ECANCELLED; errors as kvant_session_prefill. */
+typedef struct kvant_sync_result {
+    int64_t n_reused;                            /* tokens that were not computed; the sum of these three */
+    int64_t n_from_session, n_from_ram, n_from_disk;
+    int64_t n_lost;                              /* tokens that were known but whose pages a window has dropped, or quantized_kv_start
+                                                    converted too early: computed again */
+    int64_t n_computed;
+} kvant_sync_result;
+kvant_status kvant_session_sync(kvant_session *s, const int32_t *ids, int64_t n, kvant_progress_fn progress, void *user,
+                                kvant_sync_result *result, kvant_error *err);
+/* Keeps what the session holds now for later prompts; sync and destroy do so by themselves. */
+kvant_status kvant_session_keep(kvant_session *s, kvant_error *err);
+/* A new session with the same tokens and settings, which shares all pages. KVANT_EINVAL: of a session with measure_tokens. */
+kvant_status kvant_session_fork(const kvant_session *s, kvant_session **out, kvant_error *err);
+/* The ids it holds, [kvant_session_length]; owned by the session, until it changes. */
+const int32_t *kvant_session_tokens(const kvant_session *s);
 /* [n_vocab], of the last appended token; NULL when the session is empty or was truncated since. Owned by the session. */
 const float *kvant_session_logits(const kvant_session *s);
 int64_t kvant_session_length(const kvant_session *s);
@@ -193,7 +214,7 @@ kvant_status kvant_session_truncate(kvant_session *s, int64_t n_tokens, kvant_er
  * Every session whose K is quantized makes a small form of it once, over its first 64 tokens, and warns through kvant_set_log where
  * sigma2 is as large as no working model shows. */
 kvant_status kvant_session_head_noise(kvant_session *s, int layer, int kv_head, double *sigma2, double *v_error, kvant_error *err);
-/* The bytes its cache really takes now. */
+/* The bytes its cache really takes now, pages included that it shares with other sessions. */
 size_t kvant_session_cache_bytes(const kvant_session *s);
 /* The sequence under it, for tests and tools that look at pages; owned by the session. */
 kvant_sequence *kvant_session_sequence(kvant_session *s);

@@ -222,6 +222,11 @@ int64_t kvant_sequence_length(const kvant_sequence *s);
  * that the shorter sequence would attend to; nothing was changed. */
 kvant_status kvant_sequence_truncate(kvant_sequence *s, int64_t n_tokens);
 
+/* Bytes of all pages that the sequence refers to, those included that it shares with others. */
+size_t kvant_sequence_bytes(const kvant_sequence *s);
+/* Windows drop no page from now on that truncating to n_tokens needs; -1: no longer held. For tokens that may be taken back. */
+void kvant_sequence_hold(kvant_sequence *s, int64_t n_tokens);
+
 /* Appends n tokens to one layer. k, v: [n][n_kv_head][head_dim], k after RoPE.
  * KVANT_ENOMEM, KVANT_EFULL (byte budget): nothing was appended. */
 kvant_status kvant_sequence_append(kvant_sequence *s, int layer, const float *k, const float *v, int n);
@@ -244,6 +249,38 @@ int kvant_sequence_page_count(const kvant_sequence *s, int layer);
 kvant_status kvant_sequence_page_info(const kvant_sequence *s, int layer, int index, kvant_page_info *out);
 /* Decodes one stored token of one KV head into k[head_dim] and v[head_dim]. KVANT_EINVAL: the token is not (or no longer) stored. */
 kvant_status kvant_sequence_decode(const kvant_sequence *s, int layer, int64_t token, int kv_head, float *k, float *v);
+
+/* ---- past sequences, by their tokens: in memory ----
+ *
+ * A tree of pages: each node has the pages of up to KVANT_PAGE_TOKENS tokens and is found by these tokens and all before them, so
+ * that sequences with the same beginning have the same nodes. Pages are shared with the sequences that they came from and go to. */
+
+typedef struct kvant_prefix_tree kvant_prefix_tree;
+
+/* What is known of a list of tokens. */
+typedef struct kvant_prefix_match {
+    int64_t n_known;  /* so many tokens at its beginning are those of a kept sequence */
+    int64_t n_usable; /* of these, so many can be taken; fewer where windows have dropped pages that the others would see, or
+                         where the sequence was converted at quantized_kv_start */
+} kvant_prefix_match;
+
+/* max_bytes: of pages and nodes; the least recently used leaves go first. The cache must outlive the tree. */
+kvant_status kvant_prefix_tree_create(kvant_cache *cache, size_t max_bytes, kvant_prefix_tree **out);
+void kvant_prefix_tree_destroy(kvant_prefix_tree *t);
+/* Keeps the pages of a sequence, which stays as it is; ids [length of s] are its tokens. KVANT_ENOMEM: some of them are kept. */
+kvant_status kvant_prefix_tree_insert(kvant_prefix_tree *t, const kvant_sequence *s, const int32_t *ids);
+kvant_prefix_match kvant_prefix_tree_match(const kvant_prefix_tree *t, const int32_t *ids, int64_t n);
+/* A new sequence of the first match->n_usable tokens of ids [n], which count as used now; its pages are shared. */
+kvant_status kvant_prefix_tree_take(kvant_prefix_tree *t, const int32_t *ids, int64_t n, kvant_sequence **out,
+                                    kvant_prefix_match *match);
+void kvant_prefix_tree_clear(kvant_prefix_tree *t);
+
+typedef struct kvant_prefix_tree_stats {
+    size_t bytes, max_bytes; /* of pages (those included that sequences share) and nodes */
+    int64_t n_nodes, n_tokens;
+    int64_t n_evicted;       /* nodes that the budget cost so far */
+} kvant_prefix_tree_stats;
+kvant_prefix_tree_stats kvant_prefix_tree_get_stats(const kvant_prefix_tree *t);
 
 /* ---- attention ---- */
 

@@ -76,6 +76,7 @@ typedef struct kvant_page_list {
 struct kvant_sequence {
     kvant_cache *cache;
     bool packed;         /* new tokens are stored in the cache's formats */
+    int64_t hold;        /* pages that a query from here on can see stay, so that it can be truncated to here */
     kvant_page_list *layers; /* [n_layer] */
 };
 
@@ -83,6 +84,15 @@ struct kvant_sequence {
 static inline const kvant_page_layout *kvant_cache_packed(const kvant_cache *c, int layer, int64_t index) {
     return &c->packed[2 * layer + (index > 0)];
 }
+
+/* Whether a sequence of n_tokens needs this page of a layer: its next query can see it, or it holds kept first tokens. */
+bool kvant_cache_needs(const kvant_cache *c, int layer, int64_t page, int64_t n_tokens);
+/* Whether the sequence's pages are in the form they keep: not in full precision, waiting for quantized_kv_start. */
+bool kvant_sequence_is_settled(const kvant_sequence *s);
+/* Appends the next page of every layer, with n_tokens of its tokens; the sequence's length is a multiple of 64. pages [n_layer]: one
+ * reference each is taken over on success; NULL: a page that no query to come needs (kvant_cache_needs for the final length), as are
+ * all before it. settled: as above, for all pages of a sequence. */
+kvant_status kvant_sequence_adopt(kvant_sequence *s, kvant_page *const *pages, int n_tokens, bool settled);
 
 /* Stores one token in slot 0..63 of a page (in its full-precision part where it has one); k and v are transformed. */
 void kvant_page_put(kvant_page *page, int kv_head, int slot, const float *k, const float *v, const kvant_kernels *kernels);

@@ -26,7 +26,7 @@ kvant_status kvant_sequence_create(kvant_cache *cache, kvant_sequence **out) {
         kvant_free(layers);
         return KVANT_ENOMEM;
     }
-    *s = (kvant_sequence){cache, starts_packed(cache), layers};
+    *s = (kvant_sequence){cache, starts_packed(cache), INT64_MAX, layers};
     cache->n_sequences++;
     *out = s;
     return KVANT_OK;
@@ -66,6 +66,7 @@ kvant_status kvant_sequence_fork(const kvant_sequence *s, kvant_sequence **out) 
     kvant_sequence *copy;
     KVANT_TRY(kvant_sequence_create(s->cache, &copy));
     copy->packed = s->packed;
+    copy->hold = s->hold;
     for (int i = 0; i < n_layer(s); i++) {
         const kvant_page_list *from = &s->layers[i];
         kvant_page_list *to = &copy->layers[i];
@@ -93,11 +94,16 @@ int64_t kvant_sequence_length(const kvant_sequence *s) {
 /* The first page that a query at position p or later can still see, the kept first tokens apart. */
 static int64_t first_visible_page(kvant_window w, int64_t p) { return w.size > 0 && p >= w.size ? (p - w.size + 1) / TOKENS : 0; }
 
-/* Drops the pages that no query from position p on can see. */
+bool kvant_cache_needs(const kvant_cache *c, int layer, int64_t page, int64_t n_tokens) {
+    kvant_window w = c->windows[layer];
+    return page >= first_visible_page(w, n_tokens) || (page == 0 && w.keep > 0);
+}
+
+/* Drops the pages that no query from position p on can see, nor from where the sequence is held. */
 static void drop_unseen(kvant_sequence *s, int layer, int64_t p) {
     kvant_window w = s->cache->windows[layer];
     kvant_page_list *l = &s->layers[layer];
-    int64_t first = first_visible_page(w, p);
+    int64_t first = first_visible_page(w, p < s->hold ? p : s->hold);
     if (first > l->n_pages) first = l->n_pages;
     if (first <= l->first_kept) return;
     int from = l->first_kept == 0 && w.keep > 0 ? 1 : l->first_kept;
@@ -123,6 +129,36 @@ kvant_status kvant_sequence_truncate(kvant_sequence *s, int64_t n_tokens) {
         if (l->first_kept > keep) l->first_kept = keep;
     }
     if (n_tokens == 0) s->packed = starts_packed(s->cache);
+    return KVANT_OK;
+}
+
+void kvant_sequence_hold(kvant_sequence *s, int64_t n_tokens) { s->hold = n_tokens < 0 ? INT64_MAX : n_tokens; }
+
+size_t kvant_sequence_bytes(const kvant_sequence *s) {
+    size_t bytes = 0;
+    for (int i = 0; i < n_layer(s); i++)
+        for (int p = 0; p < s->layers[i].n_pages; p++)
+            if (s->layers[i].pages[p]) bytes += s->layers[i].pages[p]->layout->bytes;
+    return bytes;
+}
+
+/* ---- taking over pages ---- */
+
+bool kvant_sequence_is_settled(const kvant_sequence *s) { return s->packed || !s->cache->quantizes; }
+
+kvant_status kvant_sequence_adopt(kvant_sequence *s, kvant_page *const *pages, int n_tokens, bool settled) {
+    if (s->layers[0].length % TOKENS != 0 || n_tokens < 1 || n_tokens > TOKENS) return KVANT_EINVAL;
+    int64_t length = s->layers[0].length + n_tokens;
+    KVANT_TRY(kvant_transforms_reserve(&s->cache->transforms, length));
+    for (int i = 0; i < n_layer(s); i++)
+        KVANT_TRY(reserve_pages(&s->layers[i], s->layers[i].n_pages + 1));
+    for (int i = 0; i < n_layer(s); i++) {
+        kvant_page_list *l = &s->layers[i];
+        l->pages[l->n_pages++] = pages[i];
+        l->length = length;
+        if (!pages[i]) l->first_kept = l->n_pages;
+    }
+    s->packed = settled && s->cache->quantizes ? true : starts_packed(s->cache);
     return KVANT_OK;
 }
 
