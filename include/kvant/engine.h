@@ -50,6 +50,8 @@ typedef struct kvant_load_params {
     kvant_kv_params kv;
     const char *cache_dir;        /* the folder where calibrations are kept and found again, made where it is missing; NULL: none */
     size_t prefix_ram;            /* bytes of past sequences that stay in memory for later prompts; 0: none */
+    const char *prefix_dir;       /* a folder where past sequences stay for later processes; NULL: none */
+    uint64_t prefix_disk;         /* the most bytes of that folder, 0: no limit */
     const char *calibration_file; /* one of the user's own (kvant_model_calibrate): of another model or damaged, it is refused, even
                                      where no format needs it, and with vocab_only; NULL: found in cache_dir, or made from a built-in text */
 } kvant_load_params;
@@ -238,6 +240,49 @@ void kvant_sampler_destroy(kvant_sampler *s);
 int32_t kvant_sampler_next(kvant_sampler *s, const float *logits);
 /* Makes the penalty see a token that was not sampled (the prompt). */
 void kvant_sampler_accept(kvant_sampler *s, int32_t id);
+
+/* ---- several sessions at once ---- */
+
+typedef struct kvant_batch_item {
+    kvant_session *session; /* each session once */
+    const int32_t *ids;
+    int n;                  /* >= 1 */
+    float *logits;          /* NULL: only the session's own last row; else [n][n_vocab], written */
+} kvant_batch_item;
+/* One step of the model for tokens of several sessions of it: weights are read once for all, attention is each session's own. Answers
+ * have the same bits as each session would give alone. All n together are at most prefill_step_size.
+ * KVANT_EINVAL: a session twice, of another model, of another precision, or too many tokens. KVANT_EFULL, KVANT_ENOMEM: no session
+ * has changed. */
+kvant_status kvant_batch_decode(kvant_model *m, const kvant_batch_item *items, int n_items, kvant_error *err);
+
+/* ---- answers: sampling, with or without a draft ----
+ *
+ * A drafter guesses the next tokens cheaply; one step of the model checks all of them. Tokens are sampled from the model's own
+ * logits, row by row, and the guesses only say which rows are worth computing: so the answer is the same, token for token, with any
+ * draft and with none, greedy or sampled with the same seed. (Idea: Leviathan et al. 2023, arXiv:2211.17192.) */
+
+typedef struct kvant_draft_params {
+    kvant_model *model;      /* a smaller model with the same vocabulary; NULL: guesses come from the tokens so far (n-grams) */
+    int n_draft;             /* the most tokens guessed at a time, 1..64; fewer when guesses fail */
+    const char *kv;          /* the draft's cache, as kvant_session_params.kv */
+} kvant_draft_params;
+
+typedef struct kvant_draft_stats {
+    int64_t n_rounds, n_drafted, n_accepted;
+} kvant_draft_stats;
+
+typedef struct kvant_generator kvant_generator;
+/* Answers in a session whose prompt was read; it samples with the sampler (both borrowed). draft NULL: none.
+ * KVANT_EINVAL: the draft's vocabulary differs: the sentence names the first differing token. */
+kvant_status kvant_generator_create(kvant_session *s, kvant_sampler *sampler, const kvant_draft_params *draft, kvant_generator **out,
+                                    kvant_error *err);
+void kvant_generator_destroy(kvant_generator *g);
+/* The next 1 or more tokens, at most room >= 1, the last of them not yet in the session: *ids [*n], until the next call. An end token
+ * is the last of its call. KVANT_EFULL: the context. */
+kvant_status kvant_generator_next(kvant_generator *g, int64_t room, const int32_t **ids, int *n, kvant_error *err);
+/* Reads the last token as well, so that the session holds all that was answered; afterwards the session may be changed. */
+kvant_status kvant_generator_finish(kvant_generator *g, kvant_error *err);
+kvant_draft_stats kvant_generator_get_stats(const kvant_generator *g);
 
 /* ---- this process ---- */
 

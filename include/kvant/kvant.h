@@ -282,6 +282,35 @@ typedef struct kvant_prefix_tree_stats {
 } kvant_prefix_tree_stats;
 kvant_prefix_tree_stats kvant_prefix_tree_get_stats(const kvant_prefix_tree *t);
 
+/* ---- past sequences, by their tokens: on disk (docs/FORMAT.md) ----
+ *
+ * A folder of files, one for each full block of KVANT_PAGE_TOKENS tokens, named by a hash of these tokens, of all before them and of
+ * the fingerprint. Files are written whole or not at all, so several processes may use one folder at a time, and may be killed at any
+ * time. A file that does not read back as it was written counts as not there. */
+
+typedef struct kvant_store kvant_store;
+
+typedef struct kvant_store_config {
+    const char *folder;   /* made where it is missing */
+    uint64_t max_bytes;   /* of all files in the folder, whoever wrote them; the least recently used go first; 0: no limit */
+    uint8_t fingerprint[KVANT_FINGERPRINT_BYTES]; /* of all that decides the bytes and is not in the cache's settings: model,
+                                                     calibration, precision; the store adds formats, shapes and windows itself */
+    const char *label;    /* for people: which model and formats, at most 200 bytes */
+} kvant_store_config;
+
+/* KVANT_EIO: the folder cannot be made or read. Strings are copied; the cache must outlive the store. */
+kvant_status kvant_store_open(kvant_cache *cache, const kvant_store_config *config, kvant_store **out, kvant_error *err);
+void kvant_store_close(kvant_store *st);
+/* Writes the full blocks of a sequence that the folder does not have; ids [length of s] are its tokens. What waits in full precision
+ * for quantized_kv_start is not kept. KVANT_EIO: the disk is full or read-only; what was there before is as it was. */
+kvant_status kvant_store_put(kvant_store *st, const kvant_sequence *s, const int32_t *ids, kvant_error *err);
+/* Which beginning of ids [n] it has, by the heads of the files alone. */
+kvant_prefix_match kvant_store_match(kvant_store *st, const int32_t *ids, int64_t n);
+/* A new sequence of as many tokens as can be read; match says how many. base: NULL, or a sequence whose first n_base tokens are those
+ * of ids: its pages are shared instead of read. Damaged files are removed, told to the log, and end the sequence there. */
+kvant_status kvant_store_take(kvant_store *st, const kvant_sequence *base, int64_t n_base, const int32_t *ids, int64_t n,
+                              kvant_sequence **out, kvant_prefix_match *match, kvant_error *err);
+
 /* ---- attention ---- */
 
 typedef enum kvant_precision {
