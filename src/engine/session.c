@@ -3,27 +3,12 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "engine/head_noise.h"
 #include "engine/kv_budget.h"
 #include "engine/kv_config.h"
-#include "engine/model.h"
+#include "engine/session.h"
 
 #define CONTEXT_MAX (INT64_C(1) << 27)
 #define MEASURE_STRIDE 8 /* the queries of every eighth token say as much as all */
-
-struct kvant_session {
-    kvant_model *model;
-    kvant_cache *cache;
-    kvant_sequence *sequence;
-    kvant_precision precision;
-    int64_t n_context;
-    int64_t quantized_start; /* where a chunk must end so that answers do not depend on its size; 0: nowhere */
-    kvant_head_noise *check; /* NULL once the first tokens were looked at, or where keys are stored as they are */
-    int64_t check_length;    /* when they are looked at: as soon as they are quantized */
-    kvant_head_noise *heads; /* of measure_tokens; NULL: none */
-    float *logits;           /* [n_vocab] */
-    bool has_logits;
-};
 
 void kvant_session_params_default(kvant_session_params *p) { *p = (kvant_session_params){.precision = KVANT_FAST}; }
 
