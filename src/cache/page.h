@@ -89,6 +89,8 @@ static inline const kvant_page_layout *kvant_cache_packed(const kvant_cache *c, 
 bool kvant_cache_needs(const kvant_cache *c, int layer, int64_t page, int64_t n_tokens);
 /* Whether the sequence's pages are in the form they keep: not in full precision, waiting for quantized_kv_start. */
 bool kvant_sequence_is_settled(const kvant_sequence *s);
+/* Whether kvant_sequence_truncate to n_tokens, at most its length, would succeed. */
+bool kvant_sequence_can_truncate(const kvant_sequence *s, int64_t n_tokens);
 /* Appends the next page of every layer, with n_tokens of its tokens; the sequence's length is a multiple of 64. pages [n_layer]: one
  * reference each is taken over on success; NULL: a page that no query to come needs (kvant_cache_needs for the final length), as are
  * all before it. settled: as above, for all pages of a sequence. */

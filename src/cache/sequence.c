@@ -111,15 +111,21 @@ static void drop_unseen(kvant_sequence *s, int layer, int64_t p) {
     l->first_kept = (int)first;
 }
 
-kvant_status kvant_sequence_truncate(kvant_sequence *s, int64_t n_tokens) {
-    if (n_tokens < 0) return KVANT_EINVAL;
+bool kvant_sequence_can_truncate(const kvant_sequence *s, int64_t n_tokens) {
     for (int i = 0; i < n_layer(s); i++) {
         const kvant_page_list *l = &s->layers[i];
-        if (n_tokens > l->length) return KVANT_EINVAL;
         int64_t needed = first_visible_page(s->cache->windows[i], n_tokens);
         bool all_dropped_is_unseen = needed >= l->first_kept;
-        if (n_tokens > 0 && n_tokens < l->length && !all_dropped_is_unseen) return KVANT_EUNSUPPORTED;
+        if (n_tokens > 0 && n_tokens < l->length && !all_dropped_is_unseen) return false;
     }
+    return true;
+}
+
+kvant_status kvant_sequence_truncate(kvant_sequence *s, int64_t n_tokens) {
+    if (n_tokens < 0) return KVANT_EINVAL;
+    for (int i = 0; i < n_layer(s); i++)
+        if (n_tokens > s->layers[i].length) return KVANT_EINVAL;
+    if (!kvant_sequence_can_truncate(s, n_tokens)) return KVANT_EUNSUPPORTED;
     for (int i = 0; i < n_layer(s); i++) {
         kvant_page_list *l = &s->layers[i];
         int keep = (int)((n_tokens + TOKENS - 1) / TOKENS);

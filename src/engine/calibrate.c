@@ -11,7 +11,8 @@
 #include "base/os.h"
 #include "engine/calibration_store.h"
 #include "engine/fingerprint.h"
-#include "engine/model.h"
+#include "engine/kv_config.h"
+#include "engine/prefixes.h"
 
 #define TOKENS_MAX 1024 /* more tokens change nothing that can be measured */
 #define TOKENS_MIN 16
@@ -99,6 +100,7 @@ static kvant_status adopt(kvant_model *m, kvant_calibration *c, const char *sour
     kvant_free(m->calibration_name);
     kvant_free(m->calibration_file);
     m->calibration = c;
+    if (kvant_kv_config_centres(&m->cache)) kvant_model_drop_prefixes(m); /* made with the old one */
     m->calibration_name = name;
     m->calibration_file = file;
     return KVANT_OK;

@@ -10,6 +10,7 @@
 #include "base/os.h"
 #include "engine/kv_config.h"
 #include "engine/model_file.h"
+#include "engine/prefixes.h"
 #include "engine/sensitivity.h"
 #include "engine/vocab.h"
 
@@ -96,6 +97,8 @@ kvant_status kvant_model_open(const char *path, const kvant_load_params *params,
     if (!m) return kvant_fail(err, KVANT_ENOMEM, "%s: out of memory", path);
     kvant_cache_config_default(&m->cache);
     m->prefill_step_size = params->prefill_step_size ? params->prefill_step_size : PREFILL_STEP_DEFAULT;
+    m->prefix_ram = params->prefix_ram;
+    m->prefix_disk = params->prefix_disk;
     m->compat_mlx = params->kv.compat_mlx;
     m->kv_center_off = params->kv.kv_center_off;
     kvant_status st = kvant_context_create(params->n_threads, params->isa, &m->ctx, err);
@@ -104,7 +107,9 @@ kvant_status kvant_model_open(const char *path, const kvant_load_params *params,
         m->path = kvant_strdup(path);
         m->name = model_name(m->file, path);
         m->cache_dir = params->cache_dir ? kvant_strdup(params->cache_dir) : NULL;
-        if (!m->path || !m->name || (params->cache_dir && !m->cache_dir)) st = kvant_fail(err, KVANT_ENOMEM, "%s: out of memory", path);
+        m->prefix_dir = params->prefix_dir ? kvant_strdup(params->prefix_dir) : NULL;
+        bool copied = (!params->cache_dir || m->cache_dir) && (!params->prefix_dir || m->prefix_dir);
+        if (!m->path || !m->name || !copied) st = kvant_fail(err, KVANT_ENOMEM, "%s: out of memory", path);
     }
     if (st == KVANT_OK) st = load_tokenizer(m, params->vocab_only, err);
     if (st == KVANT_OK && !params->vocab_only) st = load_decoder(m, params, err);
@@ -118,12 +123,14 @@ kvant_status kvant_model_open(const char *path, const kvant_load_params *params,
 
 void kvant_model_close(kvant_model *m) {
     if (!m) return;
+    kvant_model_drop_prefixes(m);
     kvant_calibration_destroy(m->calibration);
     kvant_sensitivity_destroy(m->sensitivity);
     kvant_free(m->layer_formats);
     kvant_free(m->calibration_name);
     kvant_free(m->calibration_file);
     kvant_free(m->cache_dir);
+    kvant_free(m->prefix_dir);
     kvant_workspace_destroy(m->workspace);
     kvant_decoder_destroy(m->decoder);
     kvant_tokenizer_destroy(m->tokenizer);

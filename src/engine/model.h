@@ -10,6 +10,9 @@
 #include "text/tokenizer.h"
 
 typedef struct kvant_sensitivity kvant_sensitivity;
+typedef struct kvant_prefixes kvant_prefixes;
+
+#define KVANT_PRECISIONS 2
 
 struct kvant_model {
     kvant_gguf *file;
@@ -25,6 +28,10 @@ struct kvant_model {
     kvant_format *layer_formats;   /* what cache.layer_k and layer_v point into; NULL: all layers have the same */
     char *calibration_name, *calibration_file; /* what people are told of it; the file NULL: not kept */
     char *cache_dir;               /* NULL: nothing is kept */
+    kvant_prefixes *prefixes[KVANT_PRECISIONS]; /* NULL until a session of that precision is made */
+    size_t prefix_ram;
+    uint64_t prefix_disk;
+    char *prefix_dir;              /* NULL: past sequences end with the process */
     int prefill_step_size;
     bool compat_mlx, kv_center_off;
     char *name, *path;

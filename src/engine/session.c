@@ -8,6 +8,7 @@
 #include "engine/session.h"
 
 #define CONTEXT_MAX (INT64_C(1) << 27)
+#define TOKENS_ROOM 4096
 #define MEASURE_STRIDE 8 /* the queries of every eighth token say as much as all */
 
 void kvant_session_params_default(kvant_session_params *p) { *p = (kvant_session_params){.precision = KVANT_FAST}; }
@@ -37,13 +38,14 @@ static kvant_status configure(const kvant_session *s, const char *kv, kvant_cach
     return KVANT_OK;
 }
 
+/* Formats of its own, a cache of its own. */
 static kvant_status create_cache_of(kvant_session *s, kvant_cache_config c, const kvant_session_params *params, kvant_error *err) {
     if (kvant_kv_config_centres(&c)) KVANT_TRY(kvant_model_need_calibration(s->model, err));
-    c.calibration = s->model->calibration;
     bool quantizes = c.k.codec != KVANT_CODEC_F16 || c.v.codec != KVANT_CODEC_F16;
     if (quantizes && !c.quantize_after_step) s->quantized_start = c.quantized_kv_start;
-    KVANT_TRY(kvant_cache_create(s->model->ctx, &c, &s->cache, err));
-    if (kvant_sequence_create(s->cache, &s->sequence) != KVANT_OK) return kvant_fail(err, KVANT_ENOMEM, "session: out of memory");
+    KVANT_TRY(params->kv ? kvant_prefixes_create(s->model, &c, &s->shared, err)
+                         : kvant_model_share_prefixes(s->model, s->precision, &s->shared, err));
+    if (kvant_sequence_create(s->shared->cache, &s->sequence) != KVANT_OK) return kvant_fail(err, KVANT_ENOMEM, "session: out of memory");
     return create_recorders(s, &c, params->measure_tokens, err);
 }
 
@@ -59,6 +61,8 @@ static kvant_status create_cache(kvant_session *s, const kvant_session_params *p
 kvant_status kvant_session_create(kvant_model *m, const kvant_session_params *params, kvant_session **out, kvant_error *err) {
     if (!m->decoder)
         return kvant_fail(err, KVANT_EINVAL, "%s: was opened for its vocabulary only; a session needs the weights", m->path);
+    if (params->precision != KVANT_FAST && params->precision != KVANT_EXACT)
+        return kvant_fail(err, KVANT_EINVAL, "precision: found %d, expected KVANT_FAST or KVANT_EXACT", (int)params->precision);
     if (params->n_context < 0 || params->n_context > CONTEXT_MAX)
         return kvant_fail(err, KVANT_EINVAL, "context: found %lld, expected 1 to %lld tokens (0: what the model was trained for)",
                           (long long)params->n_context, (long long)CONTEXT_MAX);
@@ -79,25 +83,46 @@ kvant_status kvant_session_create(kvant_model *m, const kvant_session_params *pa
 
 void kvant_session_destroy(kvant_session *s) {
     if (!s) return;
+    if (s->sequence) (void)kvant_session_keep(s, NULL); /* nobody is left to be told */
     kvant_head_noise_destroy(s->check);
     kvant_head_noise_destroy(s->heads);
     kvant_sequence_destroy(s->sequence);
-    kvant_cache_destroy(s->cache);
+    kvant_prefixes_release(s->shared);
     kvant_free_aligned(s->logits);
+    kvant_free(s->tokens);
     kvant_free(s);
 }
 
-static kvant_status check_room(const kvant_session *s, const int32_t *ids, int64_t n, kvant_error *err) {
+static kvant_status reserve_tokens(kvant_session *s, int64_t n, kvant_error *err) {
+    if (n <= s->n_tokens_room) return KVANT_OK;
+    int64_t room = n < TOKENS_ROOM / 2 ? TOKENS_ROOM : 2 * n;
+    if (room > s->n_context) room = s->n_context;
+    int32_t *tokens = kvant_realloc(s->tokens, (size_t)room, sizeof *tokens);
+    if (!tokens) return kvant_fail(err, KVANT_ENOMEM, "session: out of memory");
+    s->tokens = tokens;
+    s->n_tokens_room = room;
+    return KVANT_OK;
+}
+
+kvant_status kvant_session_check_tokens(kvant_session *s, const int32_t *ids, int64_t n, kvant_error *err) {
+    if (n > s->n_context)
+        return kvant_fail(err, KVANT_EFULL, "context: %lld tokens were to be read, but it holds %lld; a larger context (-c) or a shorter "
+                          "prompt fits", (long long)n, (long long)s->n_context);
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= s->model->info.n_vocab)
+            return kvant_fail(err, KVANT_EINVAL, "token %lld: found id %d, expected 0 to %d", (long long)i, ids[i],
+                              s->model->info.n_vocab - 1);
+    return reserve_tokens(s, n, err);
+}
+
+kvant_status kvant_session_check_room(kvant_session *s, const int32_t *ids, int64_t n, kvant_error *err) {
     int64_t length = kvant_session_length(s);
     if (n < 0) return kvant_fail(err, KVANT_EINVAL, "session: found %lld tokens, expected 0 or more", (long long)n);
     if (n > s->n_context - length)
         return kvant_fail(err, KVANT_EFULL, "context: %lld tokens are there and %lld were to be added, but it holds %lld; a larger context (-c) "
                           "or a shorter prompt fits", (long long)length, (long long)n, (long long)s->n_context);
-    for (int64_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= s->model->info.n_vocab)
-            return kvant_fail(err, KVANT_EINVAL, "token %lld: found id %d, expected 0 to %d", (long long)i, ids[i],
-                              s->model->info.n_vocab - 1);
-    return KVANT_OK;
+    KVANT_TRY(kvant_session_check_tokens(s, ids, n, err));
+    return reserve_tokens(s, length + n, err);
 }
 
 static kvant_status observe(void *session, int layer, int64_t first, const float *k, const float *v, const float *q, int n) {
@@ -106,10 +131,12 @@ static kvant_status observe(void *session, int layer, int64_t first, const float
     return s->heads ? kvant_head_noise_observe(s->heads, layer, first, k, v, q, n) : KVANT_OK;
 }
 
+kvant_observe_fn kvant_session_observer(const kvant_session *s) { return s->check || s->heads ? observe : NULL; }
+
 /* The model's scratch is shared with other sessions: it is observed for one chunk, where someone looks. */
 static kvant_status forward(kvant_session *s, const int32_t *ids, int n, float *logits, int n_logits) {
     const kvant_model *m = s->model;
-    if (s->check || s->heads) kvant_workspace_observe(m->workspace, observe, s);
+    kvant_workspace_observe(m->workspace, kvant_session_observer(s), s);
     kvant_status st = kvant_decoder_forward(m->decoder, m->workspace, s->sequence, ids, n, s->precision, logits, n_logits);
     kvant_workspace_observe(m->workspace, NULL, NULL);
     return st;
@@ -119,28 +146,38 @@ static kvant_status forward(kvant_session *s, const int32_t *ids, int n, float *
 static void check_heads(kvant_session *s) {
     if (!s->check || kvant_session_length(s) < s->check_length) return;
     (void)kvant_head_noise_warn(s->check, s->sequence);
+    kvant_session_end_check(s);
+}
+
+void kvant_session_end_check(kvant_session *s) {
     kvant_head_noise_destroy(s->check);
     s->check = NULL;
+}
+
+kvant_status kvant_session_finish_chunk(kvant_session *s, const int32_t *ids, int n) {
+    int64_t length = kvant_session_length(s);
+    memcpy(s->tokens + length - n, ids, (size_t)n * sizeof *ids);
+    s->check_seen = length;
+    kvant_status st = kvant_maybe_quantize_kv_cache(s->sequence, NULL);
+    if (st == KVANT_OK) check_heads(s);
+    /* Room for a conversion can be missing after the chunk was computed: then the chunk is taken back too. */
+    else (void)kvant_sequence_truncate(s->sequence, length - n);
+    return st;
 }
 
 /* One chunk through the model, then the cache is quantized as far as its settings say. */
 static kvant_status run_chunk(kvant_session *s, const int32_t *ids, int n, float *logits, int n_logits, kvant_error *err) {
     int64_t length = kvant_session_length(s);
     kvant_status st = forward(s, ids, n, logits, n_logits);
-    if (st == KVANT_OK) st = kvant_maybe_quantize_kv_cache(s->sequence, NULL);
-    if (st == KVANT_OK) {
-        check_heads(s);
-        return KVANT_OK;
-    }
+    if (st == KVANT_OK) st = kvant_session_finish_chunk(s, ids, n);
+    if (st == KVANT_OK) return KVANT_OK;
     s->has_logits = false;
-    /* Room for a conversion can be missing after the chunk was computed: then the chunk is taken back too. */
-    if (kvant_session_length(s) > length) (void)kvant_sequence_truncate(s->sequence, length);
     return kvant_fail(err, st, "cache: %d tokens could not be added at %lld: %s", n, (long long)length, kvant_status_name(st));
 }
 
 /* The tokens of the next chunk: a step, but never across the point where quantization begins. mlx-lm leaves the last token of a
  * prompt to a chunk of its own, which then reads what was quantized before it. */
-static int chunk_size(const kvant_session *s, int64_t left) {
+int kvant_session_chunk(const kvant_session *s, int64_t left) {
     int64_t length = kvant_session_length(s), n = s->model->prefill_step_size;
     if (s->model->compat_mlx && left > 1) left--;
     if (n > left) n = left;
@@ -149,9 +186,9 @@ static int chunk_size(const kvant_session *s, int64_t left) {
 }
 
 kvant_status kvant_session_prefill(kvant_session *s, const int32_t *ids, int64_t n, kvant_progress_fn progress, void *user, kvant_error *err) {
-    KVANT_TRY(check_room(s, ids, n, err));
+    KVANT_TRY(kvant_session_check_room(s, ids, n, err));
     for (int64_t done = 0; done < n;) {
-        int chunk = chunk_size(s, n - done);
+        int chunk = kvant_session_chunk(s, n - done);
         bool last = done + chunk == n;
         s->has_logits = false;
         KVANT_TRY(run_chunk(s, ids + done, chunk, last ? s->logits : NULL, last ? 1 : 0, err));
@@ -166,11 +203,11 @@ kvant_status kvant_session_prefill(kvant_session *s, const int32_t *ids, int64_t
 kvant_status kvant_session_step(kvant_session *s, const int32_t *ids, int n, float *logits, kvant_error *err) {
     if (n > s->model->prefill_step_size)
         return kvant_fail(err, KVANT_EINVAL, "step: found %d tokens, expected at most prefill_step_size, %d", n, s->model->prefill_step_size);
-    KVANT_TRY(check_room(s, ids, n, err));
+    KVANT_TRY(kvant_session_check_room(s, ids, n, err));
     size_t n_vocab = (size_t)s->model->info.n_vocab;
     s->has_logits = false;
     for (int done = 0; done < n;) {
-        int chunk = s->model->compat_mlx ? n : chunk_size(s, n - done);
+        int chunk = s->model->compat_mlx ? n : kvant_session_chunk(s, n - done);
         KVANT_TRY(run_chunk(s, ids + done, chunk, logits + (size_t)done * n_vocab, chunk, err));
         done += chunk;
     }
@@ -211,6 +248,8 @@ kvant_status kvant_session_head_noise(kvant_session *s, int layer, int kv_head, 
                       kvant_head_noise_tokens(s->heads));
 }
 
-size_t kvant_session_cache_bytes(const kvant_session *s) { return kvant_cache_bytes(s->cache); }
+const int32_t *kvant_session_tokens(const kvant_session *s) { return s->tokens; }
+
+size_t kvant_session_cache_bytes(const kvant_session *s) { return kvant_sequence_bytes(s->sequence); }
 
 kvant_sequence *kvant_session_sequence(kvant_session *s) { return s->sequence; }
