@@ -16,13 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "answer.h"
 #include "commands.h"
 #include "interrupt.h"
 #include "json_output.h"
 #include "kv_check.h"
 #include "options.h"
 #include "report.h"
-#include "stop_text.h"
 
 #define MAX_PROMPT ((size_t)64 << 20)
 #define DEFAULT_TOKENS 512
@@ -46,29 +46,26 @@ typedef struct run_options {
     option_list stops;
 } run_options;
 
-typedef struct answer {
+typedef struct one_run {
     kvant_model *model;
     kvant_model_info info;
     kvant_session *session;
     kvant_sampler *sampler;
-    kvant_text_stream *stream;
+    answerer answer;
     kv_check check;
     int64_t n_checked; /* tokens of the prompt that the check has read */
-    stop_text stop;
     int32_t *ids; /* the prompt */
     int n_ids;
     int64_t n_context, n_most; /* tokens of the answer, at most */
     bool cut_by_context;       /* n_most is less than what was wished */
-    int32_t *made;             /* [n_most] */
-    int64_t n_made;
     char *text; /* of the answer, kept for --json */
     size_t text_size, text_room;
     bool keep_text;
     char last_byte;
     progress bar;
     const char *ended; /* end, stop, length, context, interrupted */
-    double started, prefilled, first_token, finished;
-} answer;
+    double started, prefilled;
+} one_run;
 
 /* ---- the prompt ---- */
 
@@ -112,7 +109,7 @@ static int make_prompt(const run_options *o, const kvant_model *m, char **text, 
     return *text ? 0 : fail_with(1, "out of memory");
 }
 
-static int tokenize_prompt(const run_options *o, answer *a) {
+static int tokenize_prompt(const run_options *o, one_run *a) {
     char *text = NULL;
     size_t size = 0;
     kvant_error err = {0};
@@ -133,7 +130,7 @@ static int tokenize_prompt(const run_options *o, answer *a) {
 }
 
 /* The context is what was asked for, or as much as this prompt and answer need within what the model was trained for. */
-static int choose_context(const run_options *o, answer *a) {
+static int choose_context(const run_options *o, one_run *a) {
     int64_t trained = a->info.n_context_train, wish = o->n_predict >= 0 ? o->n_predict : DEFAULT_TOKENS;
     a->n_context = o->model.n_context;
     if (a->n_context == 0) {
@@ -159,8 +156,8 @@ static int choose_context(const run_options *o, answer *a) {
 
 /* ---- the answer ---- */
 
-static int put_text(answer *a, const char *text, size_t size) {
-    if (size == 0) return 0;
+static int put_text(void *user, const char *text, size_t size) {
+    one_run *a = user;
     a->last_byte = text[size - 1];
     if (!a->keep_text) {
         fwrite(text, 1, size, stdout);
@@ -178,22 +175,15 @@ static int put_text(answer *a, const char *text, size_t size) {
     return 0;
 }
 
-static int show(answer *a, const char *text, size_t size) {
-    const char *out;
-    size_t out_size;
-    if (!stop_text_push(&a->stop, text, size, &out, &out_size)) return fail_with(1, "out of memory");
-    return put_text(a, out, out_size);
-}
-
 static bool show_prefill(void *user, int64_t done, int64_t total) {
-    answer *a = user;
+    one_run *a = user;
     (void)total;
     progress_update(&a->bar, (double)(a->n_checked + done), a->n_ids);
     return !interrupted;
 }
 
 /* The check reads the tokens that it compares; the rest is read as always. */
-static int read_prompt(answer *a) {
+static int read_prompt(one_run *a) {
     kvant_error err = {0};
     int64_t done = 0;
     int code = a->check.n_wished > 0 ? kv_check_prompt(&a->check, a->ids, a->n_ids, show_prefill, a, &done) : 0;
@@ -205,56 +195,25 @@ static int read_prompt(answer *a) {
     return st == KVANT_OK ? 0 : fail_with(1, "%s", err.message);
 }
 
-static int prefill(answer *a) {
-    const char *text;
-    size_t size;
+static int prefill(one_run *a) {
     progress_begin(&a->bar, "reading the prompt");
     progress_update(&a->bar, 0, a->n_ids);
     a->started = kvant_time_seconds();
     int code = read_prompt(a);
-    a->prefilled = a->first_token = a->finished = kvant_time_seconds();
+    a->prefilled = kvant_time_seconds();
     progress_end(&a->bar);
-    if (code) return code;
-    /* The sampler and the text continue the prompt. */
-    for (int i = 0; i < a->n_ids; i++) {
-        kvant_sampler_accept(a->sampler, a->ids[i]);
-        if (kvant_text_stream_push(a->stream, a->ids[i], &text, &size) != KVANT_OK) return fail_with(1, "out of memory");
-    }
-    return 0;
+    return code;
 }
 
-static int generate(answer *a) {
-    kvant_error err = {0};
-    const char *text;
-    size_t size;
-    int code = 0;
-    a->ended = a->cut_by_context ? "context" : "length";
-    while (!code && a->n_made < a->n_most) {
-        if (interrupted) {
-            a->ended = "interrupted";
-            break;
-        }
-        int32_t id = kvant_sampler_next(a->sampler, kvant_session_logits(a->session));
-        if (a->n_made == 0) a->first_token = kvant_time_seconds();
-        a->finished = kvant_time_seconds();
-        if (kvant_token_is_end(a->model, id)) {
-            a->ended = "end";
-            break;
-        }
-        a->made[a->n_made++] = id;
-        if (kvant_text_stream_push(a->stream, id, &text, &size) != KVANT_OK) return fail_with(1, "no text for token %d", id);
-        code = show(a, text, size);
-        if (a->stop.found) {
-            a->ended = "stop";
-            break;
-        }
-        if (a->n_made == a->n_most || code) continue; /* the last token is not read */
-        if (kvant_session_decode(a->session, id, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
-        code = kv_check_token(&a->check, id);
-    }
-    if (!code && kvant_text_stream_finish(a->stream, &text, &size) == KVANT_OK) code = show(a, text, size);
-    stop_text_finish(&a->stop, &text, &size);
-    return code ? code : put_text(a, text, size);
+static int check_token(void *user, int32_t id) {
+    one_run *a = user;
+    return kv_check_token(&a->check, id);
+}
+
+static int generate(one_run *a) {
+    int code = answerer_run(&a->answer, a->ids, a->n_ids, a->n_most);
+    a->ended = a->cut_by_context && strcmp(a->answer.ended, "length") == 0 ? "context" : a->answer.ended;
+    return code;
 }
 
 /* ---- what is said at the end ---- */
@@ -262,13 +221,13 @@ static int generate(answer *a) {
 static double speed(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
 
 /* The first token comes from the prompt's logits: decoding made the others. */
-static double decode_speed(const answer *a) {
+static double decode_speed(const one_run *a) {
     /* An end token was decoded for but is not counted among the answer's. */
-    int64_t n = strcmp(a->ended, "end") == 0 ? a->n_made : a->n_made - 1;
-    return n > 0 ? speed((double)n, a->finished - a->first_token) : 0;
+    int64_t n = strcmp(a->ended, "end") == 0 ? a->answer.n : a->answer.n - 1;
+    return n > 0 ? speed((double)n, a->answer.finished - a->answer.first) : 0;
 }
 
-static void print_end(const answer *a, bool limit_is_typed) {
+static void print_end(const one_run *a, bool limit_is_typed) {
     char bytes[32], plain[32];
     size_t cache = kvant_session_cache_bytes(a->session), f16 = 0;
     bool open_line = !a->keep_text && a->last_byte && a->last_byte != '\n';
@@ -276,7 +235,7 @@ static void print_end(const answer *a, bool limit_is_typed) {
     fflush(stdout);
     fprintf(stderr,
             "kvant: %d prompt tokens at %.1f a second, %" PRId64 " answer tokens at %.1f a second, first token after %.2f s\n",
-            a->n_ids, speed(a->n_ids, a->prefilled - a->started), a->n_made, decode_speed(a), a->first_token - a->started);
+            a->n_ids, speed(a->n_ids, a->prefilled - a->started), a->answer.n, decode_speed(a), a->answer.first - a->started);
     fprintf(stderr, "kvant: cache %s for %" PRId64 " tokens", format_bytes((double)cache, bytes, sizeof bytes),
             kvant_session_length(a->session));
     if (kvant_model_cache_bytes_for(a->model, "f16", kvant_session_length(a->session), &f16, NULL) == KVANT_OK && f16 > 0)
@@ -286,9 +245,9 @@ static void print_end(const answer *a, bool limit_is_typed) {
     if (strcmp(a->ended, "context") == 0)
         fprintf(stderr, "kvant: the answer ends because the context of %" PRId64 " tokens is full\n", a->n_context);
     if (strcmp(a->ended, "length") == 0 && !limit_is_typed)
-        fprintf(stderr, "kvant: the answer ends after %" PRId64 " tokens; -n N allows more\n", a->n_made);
+        fprintf(stderr, "kvant: the answer ends after %" PRId64 " tokens; -n N allows more\n", a->answer.n);
     if (a->check.n_wished > 0) kv_check_print(&a->check, stderr);
-    if (strcmp(a->ended, "interrupted") == 0) fprintf(stderr, "kvant: interrupted after %" PRId64 " tokens\n", a->n_made);
+    if (strcmp(a->ended, "interrupted") == 0) fprintf(stderr, "kvant: interrupted after %" PRId64 " tokens\n", a->answer.n);
 }
 
 static void set_format(json_t *object, const char *key, const kvant_format *f) {
@@ -297,23 +256,23 @@ static void set_format(json_t *object, const char *key, const kvant_format *f) {
     json_object_set_new(object, key, json_string(name));
 }
 
-static int print_json(const answer *a) {
+static int print_json(const one_run *a) {
     size_t f16 = 0;
     json_t *root = json_object(), *ids = json_array(), *cache = json_object(), *timings = json_object();
     json_object_set_new(root, "model", json_text(a->info.name));
     json_object_set_new(root, "text", json_text_n(a->text ? a->text : "", a->text_size)); /* a stop string can cut a character */
-    for (int64_t i = 0; i < a->n_made; i++)
-        json_array_append_new(ids, json_integer(a->made[i]));
+    for (int64_t i = 0; i < a->answer.n; i++)
+        json_array_append_new(ids, json_integer(a->answer.ids[i]));
     json_object_set_new(root, "ids", ids);
     json_object_set_new(root, "stop_reason", json_string(a->ended));
     json_object_set_new(root, "prompt_tokens", json_integer(a->n_ids));
-    json_object_set_new(root, "answer_tokens", json_integer(a->n_made));
+    json_object_set_new(root, "answer_tokens", json_integer(a->answer.n));
     json_object_set_new(root, "context", json_integer(a->n_context));
     json_object_set_new(timings, "prefill_seconds", json_real(a->prefilled - a->started));
     json_object_set_new(timings, "prefill_tokens_per_second", json_real(speed(a->n_ids, a->prefilled - a->started)));
-    json_object_set_new(timings, "decode_seconds", json_real(a->finished - a->first_token));
+    json_object_set_new(timings, "decode_seconds", json_real(a->answer.finished - a->answer.first));
     json_object_set_new(timings, "decode_tokens_per_second", json_real(decode_speed(a)));
-    json_object_set_new(timings, "first_token_seconds", json_real(a->first_token - a->started));
+    json_object_set_new(timings, "first_token_seconds", json_real(a->answer.first - a->started));
     json_object_set_new(root, "timings", timings);
     set_format(cache, "k", &a->info.k);
     set_format(cache, "v", &a->info.v);
@@ -333,7 +292,7 @@ static int print_json(const answer *a) {
 
 /* ---- the command ---- */
 
-static int create_parts(const run_options *o, answer *a) {
+static int create_parts(const run_options *o, one_run *a) {
     kvant_session_params p;
     kvant_error err = {0};
     kvant_session_params_default(&p);
@@ -344,13 +303,15 @@ static int create_parts(const run_options *o, answer *a) {
     kvant_status st = kvant_session_create(a->model, &p, &a->session, &err);
     if (st == KVANT_OK) st = kvant_sampler_create(&o->sampling, a->info.n_vocab, &a->sampler, &err);
     if (st != KVANT_OK) return fail_with(1, "%s", err.message);
-    a->made = malloc((size_t)(a->n_most + 1) * sizeof *a->made);
-    if (!a->made || kvant_text_stream_create(a->model, false, &a->stream) != KVANT_OK) return fail_with(1, "out of memory");
-    stop_text_begin(&a->stop, o->stops.items, o->stops.n);
+    answer_config config = {.model = a->model, .session = a->session, .sampler = a->sampler, .stops = o->stops.items,
+                            .n_stops = o->stops.n, .put = put_text, .user = a};
+    if (o->kv_check > 0) config.read = check_token;
+    int code = answerer_begin(&a->answer, &config);
+    if (code) return code;
     return o->kv_check > 0 ? kv_check_begin(&a->check, a->model, a->session, o->kv_check, p.precision) : 0;
 }
 
-static int run_answer(const run_options *o, answer *a) {
+static int run_answer(const run_options *o, one_run *a) {
     kvant_error err = {0};
     kvant_status st = kvant_model_open(o->model.model, &o->model.load, &a->model, &err);
     if (st != KVANT_OK) return fail_with(st == KVANT_EINVAL ? 2 : 1, "%s", err.message);
@@ -372,14 +333,12 @@ static int run_answer(const run_options *o, answer *a) {
     return code;
 }
 
-static void free_answer(answer *a) {
+static void free_answer(one_run *a) {
     kv_check_free(&a->check);
-    stop_text_free(&a->stop);
-    kvant_text_stream_destroy(a->stream);
+    answerer_free(&a->answer);
     kvant_sampler_destroy(a->sampler);
     kvant_session_destroy(a->session);
     kvant_ids_free(a->ids);
-    free(a->made);
     free(a->text);
     kvant_model_close(a->model);
 }
@@ -430,7 +389,7 @@ static int check_flags(const run_options *o) {
 
 int cmd_run(int argc, char **argv) {
     run_options o = {.n_predict = -1};
-    answer a = {0};
+    one_run a = {0};
     option flags[64];
     const char *rest[1];
     int n_rest = 0;
