@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: MIT
-/* attend.c: causal attention of the last tokens of a layer, straight from the pages.
+/* attend.c: causal attention of the last tokens of a layer, straight from the pages, for one sequence or several at once.
  *
  * The queries of one KV head (those of all tokens and of all heads that share it) are columns; every page is expanded once and
- * multiplies a whole block of columns. Softmax is online: page after page within a run of 16 pages, then run after run. Runs
- * are the unit of parallel work when there are few columns (decode), blocks of columns when there are many (prefill); both
- * orders add the same numbers in the same order, so a row has the same bits however it was computed.
+ * multiplies a whole block of columns. Softmax is online: page after page within a run of 16 pages, then run after run. The unit
+ * of parallel work is a block of columns of one KV head of one sequence against all its pages; where there are too few of these to
+ * keep the threads busy (decode of one long sequence), it is one run. Both ways add the same numbers in the same order, so a row
+ * has the same bits however it was computed, and whatever else was.
  *
  * Not here: how a format scores and mixes (codec/), which pages exist (cache/). */
 #include <math.h>
 #include <string.h>
 
+#include "attn/attend.h"
 #include "base/memory.h"
 #include "cache/page.h"
 
 #define TOKENS KVANT_PAGE_TOKENS
 #define RUN_PAGES KVANT_RUN_PAGES
 #define RUN_BLOCKS KVANT_RUN_BLOCKS
-#define RUNS_AT_ONCE 16 /* partial results that decode keeps for one KV head */
+#define RUNS_AT_ONCE 16 /* the most partial results that are kept for one KV head */
+#define TASKS_A_THREAD 4 /* a task longer than this part of a thread's share is cut into runs */
+#define PAGE_COLUMNS 8   /* expanding a page costs about as much as multiplying it with so many columns */
 #define COLUMNS KVANT_QUERY_MAX
 
 /* The softmax of some columns so far: the largest score, the sum of exponentials, the mixed values (not divided yet). */
@@ -39,14 +43,39 @@ typedef struct worker_scratch {
     void *memory;
 } worker_scratch;
 
+/* One sequence of a batch. */
+typedef struct attend_job {
+    kvant_sequence *s;
+    const kvant_page_list *layer;
+    kvant_window window;
+    const kvant_attend_params *params;
+    const float *q;
+    float *out;
+    int layer_index;
+    const kvant_transforms *transforms;
+    int n, group;         /* query tokens; query heads of a KV head */
+    int64_t first;        /* position of the first query */
+    int run_first, n_run; /* runs of pages before run_first lie before every window; with by_runs it moves from round to round */
+    int n_block;          /* blocks of columns for each KV head */
+    int block_columns;
+    int64_t cost;         /* of one task that takes all runs */
+    bool by_runs;         /* tasks are single runs, in rounds of n_slot at most */
+    int n_slot, n_now;    /* n_now: runs of this round */
+    int first_task;       /* of this round; tasks of the KV heads take turns */
+    softmax_state *partial, *total; /* by_runs: [n_kv_head][n_slot], [n_kv_head] */
+    struct kvant_attend_scratch *scratch;
+    const kvant_kernels *k;
+} attend_job;
+
 struct kvant_attend_scratch {
     int n_worker;
     size_t stride;           /* floats of acc a column: head_dim rounded up to 16 */
     worker_scratch *workers; /* [n_worker] */
-    softmax_state *partial;  /* [n_kv_head][RUNS_AT_ONCE] of decode */
-    softmax_state *total;    /* [n_kv_head], behind partial */
-    void *partial_memory;
-    size_t partial_columns; /* columns that each of these states has room for */
+    attend_job *jobs;        /* [job_room] */
+    int n_job, job_room;
+    softmax_state *states;   /* [state_room]: of jobs by runs */
+    void *state_memory;
+    size_t state_room, float_room;
 };
 
 static size_t state_floats(size_t columns, size_t stride) { return columns * (stride + 2); }
@@ -97,8 +126,9 @@ static void scratch_destroy(kvant_attend_scratch *s) {
         kvant_free_aligned(s->workers[i].memory);
     }
     kvant_free(s->workers);
-    kvant_free(s->partial);
-    kvant_free_aligned(s->partial_memory);
+    kvant_free(s->jobs);
+    kvant_free(s->states);
+    kvant_free_aligned(s->state_memory);
     kvant_free(s);
 }
 
@@ -121,47 +151,59 @@ static kvant_status scratch_create(const kvant_cache *cache, kvant_attend_scratc
     return KVANT_OK;
 }
 
-/* Room for the partial states of decode, made when the number of columns is first seen (or grows). */
-static kvant_status reserve_partial(const kvant_cache *cache, kvant_attend_scratch *s, size_t columns) {
-    if (columns <= s->partial_columns) return KVANT_OK;
-    size_t n = (size_t)cache->config.n_kv_head * (RUNS_AT_ONCE + 1), floats = (state_floats(columns, s->stride) + 15) / 16 * 16;
-    softmax_state *partial = kvant_alloc(n, sizeof *partial);
-    float *memory = kvant_alloc_aligned(n * floats, sizeof(float));
-    if (!partial || !memory) {
-        kvant_free(partial);
-        kvant_free_aligned(memory);
-        return KVANT_ENOMEM;
+/* Room for n_item jobs. */
+static kvant_status reserve_jobs(kvant_attend_scratch *s, int n_item) {
+    if (n_item > s->job_room) {
+        attend_job *jobs = kvant_realloc(s->jobs, (size_t)n_item, sizeof *jobs);
+        if (!jobs) return KVANT_ENOMEM;
+        s->jobs = jobs;
+        s->job_room = n_item;
     }
-    kvant_free(s->partial);
-    kvant_free_aligned(s->partial_memory);
-    for (size_t i = 0; i < n; i++)
-        partial[i] = state_at(memory + i * floats, columns, s->stride);
-    s->partial = partial;
-    s->total = partial + (size_t)cache->config.n_kv_head * RUNS_AT_ONCE;
-    s->partial_memory = memory;
-    s->partial_columns = columns;
+    s->n_job = 0;
+    return KVANT_OK;
+}
+
+static size_t job_states(const attend_job *j) { return (size_t)j->s->cache->config.n_kv_head * (size_t)(j->n_slot + 1); }
+
+/* Floats of one state of a job, whole cache lines. */
+static size_t job_state_floats(const attend_job *j) { return (state_floats((size_t)j->block_columns, j->scratch->stride) + 15) / 16 * 16; }
+
+/* Gives the jobs by runs their partial states; room is made when so many are first seen. */
+static kvant_status reserve_states(kvant_attend_scratch *s) {
+    size_t n = 0, floats = 0;
+    for (int i = 0; i < s->n_job; i++) {
+        const attend_job *j = &s->jobs[i];
+        if (!j->by_runs) continue;
+        n += job_states(j);
+        floats += job_states(j) * job_state_floats(j);
+    }
+    if (n > s->state_room) {
+        softmax_state *states = kvant_realloc(s->states, n, sizeof *states);
+        if (!states) return KVANT_ENOMEM;
+        s->states = states;
+        s->state_room = n;
+    }
+    if (floats > s->float_room) {
+        void *memory = kvant_alloc_aligned(floats, sizeof(float));
+        if (!memory) return KVANT_ENOMEM;
+        kvant_free_aligned(s->state_memory);
+        s->state_memory = memory;
+        s->float_room = floats;
+    }
+    softmax_state *state = s->states;
+    float *at = s->state_memory;
+    for (int i = 0; i < s->n_job; i++) {
+        attend_job *j = &s->jobs[i];
+        if (!j->by_runs) continue;
+        j->partial = state;
+        j->total = state + j->s->cache->config.n_kv_head * j->n_slot;
+        for (size_t k = job_states(j); k > 0; k--, at += job_state_floats(j))
+            *state++ = state_at(at, (size_t)j->block_columns, s->stride);
+    }
     return KVANT_OK;
 }
 
 /* ---- one block of columns ---- */
-
-typedef struct attend_job {
-    kvant_sequence *s;
-    const kvant_page_list *layer;
-    kvant_window window;
-    const kvant_attend_params *params;
-    const float *q;
-    float *out;
-    int layer_index;
-    const kvant_transforms *transforms;
-    int n, group;         /* query tokens; query heads of a KV head */
-    int64_t first;        /* position of the first query */
-    int run_first, n_run; /* runs of pages before run_first lie before every window; attend_few moves it from round to round */
-    int n_block;          /* blocks of columns for each KV head */
-    int block_columns;
-    kvant_attend_scratch *scratch;
-    const kvant_kernels *k;
-} attend_job;
 
 static int64_t column_position(const attend_job *j, int column) { return j->first + column / j->group; }
 
@@ -394,13 +436,11 @@ static void finish_columns(const attend_job *j, int kv_head, int c0, int n, soft
     }
 }
 
-/* Prefill: one block of columns against all runs. */
-static void block_task(void *arg, int task, int worker) {
-    const attend_job *j = arg;
-    worker_scratch *w = &j->scratch->workers[worker];
+/* One block of columns of one KV head against all runs. */
+static void block_task(const attend_job *j, int task, worker_scratch *w) {
+    int n_kv_head = j->s->cache->config.n_kv_head, kv_head = task % n_kv_head;
     /* Later blocks see more pages; they start first, so that the threads end together. */
-    int block = j->n_block - 1 - task / j->s->cache->config.n_kv_head, kv_head = task % j->s->cache->config.n_kv_head;
-    int c0 = block * j->block_columns, n = j->n * j->group - c0;
+    int block = j->n_block - 1 - task / n_kv_head, c0 = block * j->block_columns, n = j->n * j->group - c0;
     if (n > j->block_columns) n = j->block_columns;
     gather_queries(j, kv_head, c0, n, w);
     reset_state(&w->total, n, j->scratch->stride);
@@ -411,68 +451,146 @@ static void block_task(void *arg, int task, int worker) {
     finish_columns(j, kv_head, c0, n, &w->total);
 }
 
-/* Decode: all columns of a KV head against one run. */
-static void run_task(void *arg, int task, int worker) {
-    const attend_job *j = arg;
-    worker_scratch *w = &j->scratch->workers[worker];
+/* All columns of one KV head against one run. */
+static void run_task(const attend_job *j, int task, worker_scratch *w) {
     int n_kv_head = j->s->cache->config.n_kv_head, kv_head = task % n_kv_head, slot = task / n_kv_head;
     gather_queries(j, kv_head, 0, j->n * j->group, w);
-    attend_run(j, j->run_first + slot, kv_head, &j->scratch->partial[kv_head * RUNS_AT_ONCE + slot], w);
+    attend_run(j, j->run_first + slot, kv_head, &j->partial[kv_head * j->n_slot + slot], w);
 }
 
-/* Rounds of runs: each round is computed in parallel, then merged in order into the total of its KV head. */
-static void attend_few(attend_job *j) {
+/* ---- a batch ---- */
+
+static void batch_task(void *arg, int task, int worker) {
+    const kvant_attend_scratch *s = arg;
+    int low = 0, high = s->n_job - 1; /* the last job that begins at this task or before */
+    while (low < high) {
+        int middle = (low + high + 1) / 2;
+        if (s->jobs[middle].first_task <= task)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    const attend_job *j = &s->jobs[low];
+    (j->by_runs ? run_task : block_task)(j, task - j->first_task, &s->workers[worker]);
+}
+
+/* Merges the runs of a round in their order, and ends a sequence after its last. */
+static void merge_round(attend_job *j) {
     int n_kv_head = j->s->cache->config.n_kv_head, columns = j->n * j->group;
     for (int h = 0; h < n_kv_head; h++)
-        reset_state(&j->scratch->total[h], columns, j->scratch->stride);
-    for (; j->run_first < j->n_run; j->run_first += RUNS_AT_ONCE) {
-        int n = j->n_run - j->run_first < RUNS_AT_ONCE ? j->n_run - j->run_first : RUNS_AT_ONCE;
-        kvant_pool_run(j->s->cache->ctx->pool, n * n_kv_head, run_task, j);
-        for (int h = 0; h < n_kv_head; h++)
-            for (int i = 0; i < n; i++)
-                merge_run(j, &j->scratch->total[h], &j->scratch->partial[h * RUNS_AT_ONCE + i], columns);
-    }
+        for (int i = 0; i < j->n_now; i++)
+            merge_run(j, &j->total[h], &j->partial[h * j->n_slot + i], columns);
+    j->run_first += j->n_now;
+    if (j->run_first < j->n_run) return;
     for (int h = 0; h < n_kv_head; h++)
-        finish_columns(j, h, 0, columns, &j->scratch->total[h]);
+        finish_columns(j, h, 0, columns, &j->total[h]);
 }
 
-kvant_status kvant_attend(kvant_sequence *s, int layer, const kvant_attend_params *params, const float *q, int n, float *out) {
-    kvant_cache *cache = s->cache;
-    if (layer < 0 || layer >= cache->config.n_layer || n < 0 || n > s->layers[layer].length) return KVANT_EINVAL;
+/* The first round has all tasks of jobs that are not by runs; the others go on, n_slot runs a round. */
+static void run_rounds(kvant_attend_scratch *s, kvant_pool *pool) {
+    for (int i = 0; i < s->n_job; i++)
+        for (int h = 0; s->jobs[i].by_runs && h < s->jobs[i].s->cache->config.n_kv_head; h++)
+            reset_state(&s->jobs[i].total[h], s->jobs[i].block_columns, s->stride);
+    for (bool first = true;; first = false) {
+        int n_task = 0;
+        for (int i = 0; i < s->n_job; i++) {
+            attend_job *j = &s->jobs[i];
+            int left = j->n_run - j->run_first;
+            j->n_now = j->by_runs ? (left < j->n_slot ? left : j->n_slot) : first ? j->n_block : 0;
+            j->first_task = n_task;
+            n_task += j->n_now * j->s->cache->config.n_kv_head;
+        }
+        if (n_task == 0) return;
+        kvant_pool_run(pool, n_task, batch_task, s);
+        for (int i = 0; i < s->n_job; i++)
+            if (s->jobs[i].by_runs && s->jobs[i].n_now > 0) merge_round(&s->jobs[i]);
+    }
+}
+
+/* KVANT_EINVAL: the item cannot be attended to. */
+static kvant_status plan_job(const kvant_attend_item *item, int layer, const kvant_attend_params *params,
+                             kvant_attend_scratch *scratch, attend_job *j) {
+    kvant_cache *cache = item->s->cache;
+    const kvant_page_list *l = &item->s->layers[layer];
+    if (item->n < 0 || item->n > l->length) return KVANT_EINVAL;
+    if (item->n == 0) {
+        j->n = 0;
+        return KVANT_OK;
+    }
+    *j = (attend_job){.s = item->s,
+                      .layer = l,
+                      .layer_index = layer,
+                      .transforms = &cache->transforms,
+                      .window = cache->windows[layer],
+                      .params = params,
+                      .q = item->q,
+                      .out = item->out,
+                      .n = item->n,
+                      .group = params->n_head / cache->config.n_kv_head,
+                      .first = l->length - item->n,
+                      .n_run = (l->n_pages + RUN_PAGES - 1) / RUN_PAGES,
+                      .scratch = scratch,
+                      .k = cache->ctx->kernels};
+    /* Rows of an earlier append, whose window has been dropped since. */
+    if (j->window.size > 0 && j->first - j->window.size + 1 < (int64_t)l->first_kept * TOKENS && l->first_kept > 0)
+        return KVANT_EINVAL;
+    if (j->window.size > 0 && j->window.keep == 0 && j->first >= j->window.size)
+        j->run_first = (int)((j->first - j->window.size + 1) / (TOKENS * RUN_PAGES));
+    int columns = j->n * j->group;
+    j->block_columns = columns < COLUMNS ? columns : COLUMNS;
+    j->n_block = (columns + COLUMNS - 1) / COLUMNS;
+    j->cost = (int64_t)(l->n_pages - j->run_first * RUN_PAGES) * (j->block_columns + PAGE_COLUMNS);
+    return KVANT_OK;
+}
+
+/* Cuts long tasks into runs, unless tasks of one length fill the threads anyway. */
+static void choose_runs(kvant_attend_scratch *s) {
+    int64_t n_task = 0, total = 0, longest = 0;
+    for (int i = 0; i < s->n_job; i++) {
+        const attend_job *j = &s->jobs[i];
+        int64_t n = (int64_t)j->n_block * j->s->cache->config.n_kv_head;
+        n_task += n;
+        total += n * j->cost;
+        if (j->cost > longest) longest = j->cost;
+    }
+    if (s->n_worker == 1 || (n_task % s->n_worker == 0 && longest * n_task <= total + total / 8)) return;
+    for (int i = 0; i < s->n_job; i++) {
+        attend_job *j = &s->jobs[i];
+        int n = j->n_run - j->run_first;
+        j->by_runs = j->n_block == 1 && n > 1 && j->cost * s->n_worker * TASKS_A_THREAD > total;
+        for (j->n_slot = 1; j->n_slot < n && j->n_slot < RUNS_AT_ONCE;)
+            j->n_slot *= 2;
+    }
+}
+
+static bool caches_agree(const kvant_cache *a, const kvant_cache *b) {
+    return a == b || (a->ctx == b->ctx && a->config.n_layer == b->config.n_layer && a->config.n_kv_head == b->config.n_kv_head &&
+                      a->config.head_dim == b->config.head_dim);
+}
+
+kvant_status kvant_attend_batch(const kvant_attend_item *items, int n_items, int layer, const kvant_attend_params *params) {
+    if (n_items <= 0) return n_items == 0 ? KVANT_OK : KVANT_EINVAL;
+    kvant_cache *cache = items[0].s->cache;
+    if (layer < 0 || layer >= cache->config.n_layer) return KVANT_EINVAL;
     if (params->n_head < 1 || params->n_head % cache->config.n_kv_head != 0) return KVANT_EINVAL;
-    if (n == 0) return KVANT_OK;
     if (!cache->attend_scratch) {
         KVANT_TRY(scratch_create(cache, &cache->attend_scratch));
         cache->attend_scratch_destroy = scratch_destroy;
     }
-    attend_job j = {.s = s,
-                    .layer = &s->layers[layer],
-                    .layer_index = layer,
-                    .transforms = &cache->transforms,
-                    .window = cache->windows[layer],
-                    .params = params,
-                    .q = q,
-                    .out = out,
-                    .n = n,
-                    .group = params->n_head / cache->config.n_kv_head,
-                    .scratch = cache->attend_scratch,
-                    .k = cache->ctx->kernels};
-    j.first = j.layer->length - n;
-    /* Rows of an earlier append, whose window has been dropped since. */
-    if (j.window.size > 0 && j.first - j.window.size + 1 < (int64_t)j.layer->first_kept * TOKENS && j.layer->first_kept > 0)
-        return KVANT_EINVAL;
-    j.n_run = (j.layer->n_pages + RUN_PAGES - 1) / RUN_PAGES;
-    if (j.window.size > 0 && j.window.keep == 0 && j.first >= j.window.size)
-        j.run_first = (int)((j.first - j.window.size + 1) / (TOKENS * RUN_PAGES));
-    int columns = n * j.group, workers = kvant_pool_size(cache->ctx->pool), n_kv_head = cache->config.n_kv_head;
-    j.block_columns = columns < COLUMNS ? columns : COLUMNS;
-    j.n_block = (columns + j.block_columns - 1) / j.block_columns;
-    bool few = columns <= COLUMNS && n_kv_head % workers != 0 && j.n_run - j.run_first > 1;
-    if (few) {
-        KVANT_TRY(reserve_partial(cache, j.scratch, (size_t)columns));
-        attend_few(&j);
-    } else {
-        kvant_pool_run(cache->ctx->pool, j.n_block * n_kv_head, block_task, &j);
+    kvant_attend_scratch *s = cache->attend_scratch;
+    KVANT_TRY(reserve_jobs(s, n_items));
+    for (int i = 0; i < n_items; i++) {
+        if (!caches_agree(items[i].s->cache, cache)) return KVANT_EINVAL;
+        attend_job *j = &s->jobs[s->n_job];
+        KVANT_TRY(plan_job(&items[i], layer, params, s, j));
+        s->n_job += j->n > 0;
     }
+    choose_runs(s);
+    KVANT_TRY(reserve_states(s));
+    run_rounds(s, cache->ctx->pool);
     return KVANT_OK;
+}
+
+kvant_status kvant_attend(kvant_sequence *s, int layer, const kvant_attend_params *params, const float *q, int n, float *out) {
+    return kvant_attend_batch(&(kvant_attend_item){s, q, n, out}, 1, layer, params);
 }

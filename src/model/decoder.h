@@ -60,6 +60,21 @@ kvant_status kvant_observe_for_calibration(void *calibration, int layer, int64_t
  * The bits of a row of logits do not depend on how tokens were split into steps, nor on the number of threads. */
 kvant_status kvant_decoder_forward(const kvant_decoder *d, kvant_workspace *w, kvant_sequence *s, const int32_t *ids, int n,
                                    kvant_precision precision, float *logits, int n_logits);
+/* A step for several sequences: what each adds to it. */
+typedef struct kvant_segment {
+    kvant_sequence *s;         /* each sequence once */
+    const int32_t *ids;        /* [n] */
+    int n;
+    float *logits;             /* [n_logits][n_vocab], of the last n_logits of its n positions */
+    int n_logits;
+    kvant_observe_fn observe;  /* as kvant_workspace_observe, for this segment's rows alone; NULL: nobody */
+    void *observer;
+} kvant_segment;
+/* kvant_decoder_forward for all segments at once: weights are read once. All n together are at most n_max; the sequences may be of
+ * several caches with the decoder's context, layers and heads. Rows have the same bits as alone. Errors as above, and KVANT_EINVAL
+ * for a sequence that is there twice; every sequence is truncated to where it was. */
+kvant_status kvant_decoder_forward_batch(const kvant_decoder *d, kvant_workspace *w, const kvant_segment *segments, int n_segments,
+                                         kvant_precision precision);
 /* The layers [first, end) of a step alone: x [n][n_embd], the stream between layers, is read where first > 0 and written where end is
  * not the last layer's; logits only with the last. For measuring what one layer does: the other layers of the sequence stay as they
  * are, so it must be empty (or hold as many tokens in every layer). */

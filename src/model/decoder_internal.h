@@ -3,6 +3,7 @@
 #ifndef KVANT_MODEL_DECODER_INTERNAL_H
 #define KVANT_MODEL_DECODER_INTERNAL_H
 
+#include "attn/attend.h"
 #include "kernel/kernels.h"
 #include "model/arch_traits.h"
 #include "model/decoder.h"
@@ -91,6 +92,10 @@ struct kvant_workspace {
     float *gate, *up;               /* [n_max][n_ff] */
     float *cosine[2], *sine[2];     /* [n_max][n_rot/2] for each rope */
     float *temperature;             /* [n_max] */
+    int64_t *starts;                /* [n_max segments]: the length of each sequence before the step */
+    kvant_attend_item *items;       /* [n_max segments] */
+    float *logits;                  /* [logit_rows][n_vocab]: rows that go to several places; made when a batch first needs them */
+    int logit_rows;
     /* experts */
     float *router;                  /* [n_max][n_expert] */
     float *gathered;                /* [n_max][n_embd]: rows of one expert */

@@ -60,6 +60,8 @@ static kvant_status plan_all(const kvant_decoder *d, kvant_workspace *w) {
         w->sine[i] = rows(&p, (size_t)hp->n_rot / 2);
     }
     w->temperature = rows(&p, 1);
+    w->starts = zeroed(&p, 1, sizeof *w->starts);
+    w->items = zeroed(&p, 1, sizeof *w->items);
     if (hp->n_expert > 0) plan_experts(&p, hp, w);
     if (p.failed) return KVANT_ENOMEM;
     int64_t widest = (int64_t)n_q > hp->n_embd ? (int64_t)n_q : hp->n_embd;
@@ -97,6 +99,7 @@ void kvant_workspace_destroy(kvant_workspace *w) {
                         w->sine[0],
                         w->sine[1],
                         w->temperature,
+                        w->logits,
                         w->router,
                         w->gathered,
                         w->expert_out,
@@ -105,6 +108,8 @@ void kvant_workspace_destroy(kvant_workspace *w) {
                         w->member_weight};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         kvant_free_aligned(buffers[i]);
+    kvant_free(w->starts);
+    kvant_free(w->items);
     kvant_free(w->chosen);
     kvant_free(w->members);
     if (w->wide) kvant_activations_destroy(w->wide);
