@@ -15,6 +15,7 @@
 #include "options.h"
 
 #define MAX_NAME 64
+#define CACHE_DISK UINT64_C(10000000000) /* bytes, unless said otherwise */
 
 /* Whose --help the hint of an error names; "" for the program itself. */
 static char command_name[MAX_NAME];
@@ -118,6 +119,24 @@ static int parse_integer(const option *o, const char *text) {
     return 0;
 }
 
+static int parse_size(const option *o, const char *text) {
+    static const struct {
+        const char *name;
+        double bytes;
+    } units[] = {{"B", 1},    {"K", 1e3},  {"M", 1e6},  {"G", 1e9},  {"T", 1e12}, {"KB", 1e3},      {"MB", 1e6},
+                 {"GB", 1e9}, {"TB", 1e12}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+    char *end;
+    double x = text[0] >= '0' && text[0] <= '9' ? strtod(text, &end) : -1;
+    for (size_t i = 0; x >= 0 && i < sizeof units / sizeof *units; i++) {
+        if (strcmp(end, units[i].name) != 0 || !(x * units[i].bytes < 0x1p62)) continue;
+        *(uint64_t *)o->value = (uint64_t)(x * units[i].bytes);
+        return 0;
+    }
+    if (strcmp(text, "0") != 0) return fail_with(2, "%s %.60s: expected a size with its unit (300M, 1.5G, 2GiB), or 0", o->name, text);
+    *(uint64_t *)o->value = 0;
+    return 0;
+}
+
 static int parse_value(const option *o, const char *text) {
     if (o->kind == OPTION_STRING) {
         *(const char **)o->value = text;
@@ -129,6 +148,7 @@ static int parse_value(const option *o, const char *text) {
         list->items[list->n++] = text;
         return 0;
     }
+    if (o->kind == OPTION_SIZE) return parse_size(o, text);
     if (o->kind != OPTION_FLOAT) return parse_integer(o, text);
     char *end;
     double x = strtod(text, &end);
@@ -240,6 +260,21 @@ int options_add_model(option *table, int n, int max, model_options *m) {
     return n;
 }
 
+int options_add_prefixes(option *table, int n, int max, model_options *m, uint64_t default_ram) {
+    const option flags[] = {
+        {"--cache-dir", NULL, OPTION_STRING, &m->load.prefix_dir, 0, 0, "DIR",
+         "keep what was read in this folder, quantized; a later run reads on from there"},
+        {"--cache-disk", NULL, OPTION_SIZE, &m->load.prefix_disk, 0, 0, "SIZE", "the most bytes of that folder, oldest go first; 0: no limit (10G)"},
+        {"--cache-ram", NULL, OPTION_SIZE, &m->cache_ram, 0, 0, "SIZE", "the most bytes of past prompts in memory; 0: none (1G)"},
+    };
+    int count = (int)(sizeof flags / sizeof *flags) - (default_ram == 0);
+    m->load.prefix_disk = CACHE_DISK;
+    m->cache_ram = default_ram;
+    for (int i = 0; i < count && n < max; i++)
+        table[n++] = flags[i];
+    return n;
+}
+
 /* llama.cpp's cache types that Kvant does not have, and what is nearest. */
 static const struct {
     const char *name, *nearest;
@@ -341,6 +376,9 @@ int options_finish_model(model_options *m) {
         return fail_with(2, "--isa %.40s: expected ref, avx2, avx512 or best", m->isa);
     if (m->compat && strcmp(m->compat, "mlx") != 0) return fail_with(2, "--compat %.40s: expected mlx", m->compat);
     m->load.kv.compat_mlx = m->compat != NULL;
+    m->load.prefix_ram = m->cache_ram > SIZE_MAX ? SIZE_MAX : (size_t)m->cache_ram;
+    if (!m->load.prefix_dir && m->load.prefix_disk != 0 && m->load.prefix_disk != CACHE_DISK)
+        return fail_with(2, "--cache-disk limits the folder of --cache-dir DIR; give that too");
     m->load.cache_dir = cache_folder();
     if (m->exact && m->fast) return fail_with(2, "--exact and --fast exclude each other");
     if (m->kv_bits && kv->k_bits && kv->v_bits)

@@ -14,6 +14,7 @@ typedef enum option_kind {
     OPTION_INT64,  /* int64_t */
     OPTION_UINT64, /* uint64_t */
     OPTION_FLOAT,  /* float */
+    OPTION_SIZE,   /* uint64_t bytes: 300M, 1.5GiB */
     OPTION_STRING, /* const char *, last one wins */
     OPTION_LIST    /* option_list: may be given several times */
 } option_kind;
@@ -44,6 +45,7 @@ typedef struct model_options {
     const char *kv_preset, *kv_center, *kv_budget;
     int64_t n_context;
     bool exact, fast;
+    uint64_t cache_ram; /* of options_add_prefixes */
     char kv_pair[64];   /* where -ctk/-ctv are joined, or a budget is spelled */
     const char *compat; /* "mlx" or NULL */
 } model_options;
@@ -51,6 +53,9 @@ typedef struct model_options {
 /* Appends the shared flags to a table of room `max` at index n; returns the new count. Sets the load parameters to their
  * defaults. */
 int options_add_model(option *table, int n, int max, model_options *m);
+/* The same of what is kept of past prompts: a folder, and, for a command that reads more than one prompt, memory (default_ram bytes;
+ * 0: the command has no use for it, and there is no flag). */
+int options_add_prefixes(option *table, int n, int max, model_options *m, uint64_t default_ram);
 /* After parsing: turns what was typed into load parameters (kv_bits none, -ctk/-ctv, isa). 0, or 2 with a sentence on stderr. */
 int options_finish_model(model_options *m);
 
