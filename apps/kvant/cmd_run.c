@@ -53,7 +53,7 @@ typedef struct one_run {
     kvant_sampler *sampler;
     answerer answer;
     kv_check check;
-    int64_t n_checked; /* tokens of the prompt that the check has read */
+    kvant_sync_result reuse;
     int32_t *ids; /* the prompt */
     int n_ids;
     int64_t n_context, n_most; /* tokens of the answer, at most */
@@ -175,21 +175,26 @@ static int put_text(void *user, const char *text, size_t size) {
     return 0;
 }
 
-static bool show_prefill(void *user, int64_t done, int64_t total) {
+static bool show_check(void *user, int64_t done, int64_t total) {
     one_run *a = user;
     (void)total;
-    progress_update(&a->bar, (double)(a->n_checked + done), a->n_ids);
+    progress_update(&a->bar, (double)done, a->n_ids);
+    return !interrupted;
+}
+
+static bool show_prefill(void *user, int64_t done, int64_t total) {
+    one_run *a = user;
+    progress_update(&a->bar, (double)(a->n_ids - total + done), a->n_ids); /* total: what was not kept from before */
     return !interrupted;
 }
 
 /* The check reads the tokens that it compares; the rest is read as always. */
 static int read_prompt(one_run *a) {
     kvant_error err = {0};
-    int64_t done = 0;
-    int code = a->check.n_wished > 0 ? kv_check_prompt(&a->check, a->ids, a->n_ids, show_prefill, a, &done) : 0;
-    a->n_checked = done;
-    if (code || done == a->n_ids) return code;
-    kvant_status st = kvant_session_prefill(a->session, a->ids + done, a->n_ids - done, show_prefill, a, &err);
+    int64_t n_checked = 0;
+    int code = a->check.n_wished > 0 ? kv_check_prompt(&a->check, a->ids, a->n_ids, show_check, a, &n_checked) : 0;
+    if (code) return code;
+    kvant_status st = kvant_session_sync(a->session, a->ids, a->n_ids, show_prefill, a, &a->reuse, &err);
     if (st == KVANT_ECANCELLED)
         return fail_with(1, "interrupted after %" PRId64 " of %d prompt tokens", kvant_session_length(a->session), a->n_ids);
     return st == KVANT_OK ? 0 : fail_with(1, "%s", err.message);
@@ -216,9 +221,17 @@ static int generate(one_run *a) {
     return code;
 }
 
+/* For a later run. A folder that cannot be written takes nothing from the answer. */
+static void keep_prompt(one_run *a) {
+    kvant_error err = {0};
+    if (kvant_session_keep(a->session, &err) != KVANT_OK) fprintf(stderr, "kvant: warning: %s\n", err.message);
+}
+
 /* ---- what is said at the end ---- */
 
 static double speed(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
+
+static double prefill_speed(const one_run *a) { return speed((double)(a->n_ids - a->reuse.n_from_disk), a->prefilled - a->started); }
 
 /* The first token comes from the prompt's logits: decoding made the others. */
 static double decode_speed(const one_run *a) {
@@ -235,7 +248,12 @@ static void print_end(const one_run *a, bool limit_is_typed) {
     fflush(stdout);
     fprintf(stderr,
             "kvant: %d prompt tokens at %.1f a second, %" PRId64 " answer tokens at %.1f a second, first token after %.2f s\n",
-            a->n_ids, speed(a->n_ids, a->prefilled - a->started), a->answer.n, decode_speed(a), a->answer.first - a->started);
+            a->n_ids, prefill_speed(a), a->answer.n, decode_speed(a), a->answer.first - a->started);
+    if (a->reuse.n_from_disk > 0 || a->reuse.n_lost > 0)
+        fprintf(stderr, "kvant: %" PRId64 " prompt tokens were kept from before, %" PRId64 " were computed", a->reuse.n_from_disk,
+                a->reuse.n_computed);
+    if (a->reuse.n_lost > 0) fprintf(stderr, " (%" PRId64 " of them again: a window had dropped what they need)", a->reuse.n_lost);
+    if (a->reuse.n_from_disk > 0 || a->reuse.n_lost > 0) fputc('\n', stderr);
     fprintf(stderr, "kvant: cache %s for %" PRId64 " tokens", format_bytes((double)cache, bytes, sizeof bytes),
             kvant_session_length(a->session));
     if (kvant_model_cache_bytes_for(a->model, "f16", kvant_session_length(a->session), &f16, NULL) == KVANT_OK && f16 > 0)
@@ -266,10 +284,11 @@ static int print_json(const one_run *a) {
     json_object_set_new(root, "ids", ids);
     json_object_set_new(root, "stop_reason", json_string(a->ended));
     json_object_set_new(root, "prompt_tokens", json_integer(a->n_ids));
+    json_object_set_new(root, "prompt_tokens_kept", json_integer(a->reuse.n_from_disk));
     json_object_set_new(root, "answer_tokens", json_integer(a->answer.n));
     json_object_set_new(root, "context", json_integer(a->n_context));
     json_object_set_new(timings, "prefill_seconds", json_real(a->prefilled - a->started));
-    json_object_set_new(timings, "prefill_tokens_per_second", json_real(speed(a->n_ids, a->prefilled - a->started)));
+    json_object_set_new(timings, "prefill_tokens_per_second", json_real(prefill_speed(a)));
     json_object_set_new(timings, "decode_seconds", json_real(a->answer.finished - a->answer.first));
     json_object_set_new(timings, "decode_tokens_per_second", json_real(decode_speed(a)));
     json_object_set_new(timings, "first_token_seconds", json_real(a->answer.first - a->started));
@@ -330,6 +349,7 @@ static int run_answer(const run_options *o, one_run *a) {
     if (code) return code;
     if (o->json) code = print_json(a);
     print_end(a, o->n_predict >= 0);
+    if (o->model.load.prefix_dir) keep_prompt(a);
     return code;
 }
 
@@ -395,6 +415,7 @@ int cmd_run(int argc, char **argv) {
     int n_rest = 0;
     kvant_sampler_params_default(&o.sampling);
     int n = options_add_model(flags, 0, 64, &o.model);
+    n = options_add_prefixes(flags, n, 64, &o.model, 0);
     n = add_run_flags(flags, n, &o);
     int code = options_parse(usage, about, flags, n, argc, argv, rest, 1, &n_rest);
     if (code) return code < 0 ? 0 : code;
