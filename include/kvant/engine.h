@@ -251,8 +251,9 @@ typedef struct kvant_batch_item {
 } kvant_batch_item;
 /* One step of the model for tokens of several sessions of it: weights are read once for all, attention is each session's own. Answers
  * have the same bits as each session would give alone. All n together are at most prefill_step_size.
- * KVANT_EINVAL: a session twice, of another model, of another precision, or too many tokens. KVANT_EFULL, KVANT_ENOMEM: no session
- * has changed. */
+ * KVANT_EINVAL: a session twice, of another model, of another precision, or too many tokens. KVANT_EFULL: some session's context.
+ * KVANT_ENOMEM. On failure all sessions hold the tokens that they held, and nothing has changed, but for memory that was missing
+ * where a session crosses quantized_kv_start: what was converted stays so, and kvant_session_logits may be NULL. */
 kvant_status kvant_batch_decode(kvant_model *m, const kvant_batch_item *items, int n_items, kvant_error *err);
 
 /* ---- answers: sampling, with or without a draft ----
