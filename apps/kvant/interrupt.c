@@ -10,6 +10,9 @@ static void on_interrupt(int sig) {
     signal(sig, SIG_DFL);
 }
 
-void interrupt_watch(void) { signal(SIGINT, on_interrupt); }
+void interrupt_watch(void) {
+    interrupted = 0;
+    signal(SIGINT, on_interrupt);
+}
 
 void interrupt_unwatch(void) { signal(SIGINT, SIG_DFL); }

@@ -5,7 +5,7 @@
 
 #include <signal.h>
 
-/* Set by Ctrl-C between interrupt_watch and interrupt_unwatch; never cleared. */
+/* Set by Ctrl-C between interrupt_watch and interrupt_unwatch; cleared by the next interrupt_watch. */
 extern volatile sig_atomic_t interrupted;
 void interrupt_watch(void);
 void interrupt_unwatch(void);

@@ -11,6 +11,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"run", "answer a prompt with a model", cmd_run},
+    {"chat", "a conversation in the terminal", cmd_chat},
     {"inspect", "what is in a model file, and what its cache would take", cmd_inspect},
     {"compare", "one prompt answered with several cache formats, and what each saved and cost", cmd_compare},
     {"eval", "what cache formats cost: divergence from an f16 cache on a text", cmd_eval},
@@ -33,6 +34,7 @@ static void print_usage(void) {
     printf("\nExamples\n"
            "  kvant run -m model.gguf -p \"Why is the sky blue?\" --kv-bits 4\n"
            "  kvant run -m model.gguf -f long.txt --kv affine8/affine4 -n 200\n"
+           "  kvant chat -m model.gguf\n"
            "  kvant eval -m model.gguf -f text.txt --kv-bits 8,6,4,3\n\n"
            "kvant COMMAND --help lists the flags of a command; kvant --version prints the version.\n");
 }
