@@ -31,6 +31,48 @@ def fnv1a(data):
     return h
 
 
+XXH3_SECRET = bytes.fromhex(
+    "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221"
+    "b8084674f743248ee03590e6813a264c3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8"
+    "a8fa763fe39c343ff9dcbbc7c70b4f1d8a51e04bcdb45931c89f7ec9d9787364eac5ac8334d3ebc3c581a0fffa1363eb"
+    "170ddd51b7f0da49d316552629d4689e2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e"
+)
+
+
+def xxh3_128(data):
+    """XXH3 of 128 bits of more than 240 bytes, most significant byte first."""
+    mask, p32_1, p32_2, p32_3 = 2**64 - 1, 0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D
+    p64 = [0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5]
+    acc = [p32_3, p64[0], p64[1], p64[2], p64[3], p32_2, p64[4], p32_1]
+    size = len(data)
+    assert size > 240
+
+    def add(at, key_at):
+        values, keys = struct.unpack_from("<8Q", data, at), struct.unpack_from("<8Q", XXH3_SECRET, key_at)
+        for i in range(8):
+            key = values[i] ^ keys[i]
+            acc[i ^ 1] = (acc[i ^ 1] + values[i]) & mask
+            acc[i] = (acc[i] + (key & 0xFFFFFFFF) * (key >> 32)) & mask
+
+    for stripe in range((size - 1) // 64):
+        add(64 * stripe, 8 * (stripe % 16))
+        if stripe % 16 == 15:
+            for i, key in enumerate(struct.unpack_from("<8Q", XXH3_SECRET, 128)):
+                acc[i] = (acc[i] ^ acc[i] >> 47 ^ key) * p32_1 & mask
+    add(size - 64, 121)
+
+    def merge(start, key_at):
+        keys = struct.unpack_from("<8Q", XXH3_SECRET, key_at)
+        for i in range(0, 8, 2):
+            product = (acc[i] ^ keys[i]) * (acc[i + 1] ^ keys[i + 1])
+            start = (start + (product & mask ^ product >> 64)) & mask
+        start = (start ^ start >> 37) * 0x165667919E3779F9 & mask
+        return start ^ start >> 32
+
+    low, high = merge(size * p64[0] & mask, 11), merge(~(size * p64[1]) & mask, 117)
+    return struct.pack(">QQ", high, low)
+
+
 class Format:
     def __init__(self, name):
         family, bits, last, group, bare = re.fullmatch(r"([a-z]+)(\d+)(?:_(\d))?(?::(\d+))?(\.bare)?", name).groups()
@@ -227,9 +269,9 @@ def read_model(r):
     d, n_head, n_rot, interleaved, magnitude = r.get("4If")
     frequency = r.get("%dd" % (n_rot // 2))
     data = bytes(r.get("%dB" % r.get("I")))
-    magic, *dims, zero, _tokens, checksum, zero2 = struct.unpack_from("<8s16xIIIIQQQ", data)
-    assert magic == b"KVCALIB1" and dims == [1, n_head, d] and zero == zero2 == 0
-    assert checksum == fnv1a(data[:48] + bytes(8) + data[56:]), "checksum of a calibration"
+    magic, *dims, zero, _tokens, checksum = struct.unpack_from("<8s16xIIIIQ16s", data)
+    assert magic == b"KVCALIB2" and dims == [1, n_head, d] and zero == 0
+    assert checksum == xxh3_128(data[:48] + data[64:]), "checksum of a calibration"
     x = struct.unpack_from("<%df" % (3 * n_head * d), data, 64)
     rows = [list(x[i : i + d]) for i in range(0, len(x), d)]
     model = {"mean": rows[:n_head], "scale": rows[n_head : 2 * n_head], "energy": rows[2 * n_head :]}

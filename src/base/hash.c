@@ -1,20 +1,30 @@
 // SPDX-License-Identifier: MIT
-/* hash.c: FNV-1a of 128 bits in 64-bit arithmetic: each byte is XORed in, then the number is multiplied by 2^88 + 0x13B. */
+/* hash.c: XXH3 of 128 bits, from the header of xxhash, which is compiled in here: nothing is linked. */
 #include "base/hash.h"
 
-void kvant_hash_begin(kvant_hash *h) { *h = (kvant_hash){0x6C62272E07BB0142u, 0x62B821756295C58Du}; }
+#include <assert.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+static_assert(sizeof(XXH3_state_t) <= sizeof(kvant_hash) && _Alignof(XXH3_state_t) <= _Alignof(kvant_hash), "the state of xxhash fits");
+
+static XXH3_state_t *inside(kvant_hash *h) { return (XXH3_state_t *)(void *)h->state; }
+
+static void put(XXH128_hash_t value, uint8_t out[KVANT_HASH_BYTES]) {
+    XXH128_canonical_t bytes;
+    XXH128_canonicalFromHash(&bytes, value);
+    for (int i = 0; i < KVANT_HASH_BYTES; i++)
+        out[i] = bytes.digest[i];
+}
+
+void kvant_hash_begin(kvant_hash *h) {
+    XXH3_INITSTATE(inside(h));
+    XXH3_128bits_reset(inside(h));
+}
 
 void kvant_hash_add(kvant_hash *h, const void *bytes, size_t size) {
-    const uint8_t *p = bytes;
-    uint64_t high = h->high, low = h->low;
-    for (size_t i = 0; i < size; i++) {
-        low ^= p[i];
-        /* low * 0x13B has up to 73 bits: what is above 64 goes to the high word, and low * 2^88 is there alone. */
-        uint64_t a = (low & 0xFFFFFFFFu) * 0x13B, b = (low >> 32) * 0x13B + (a >> 32);
-        high = high * 0x13B + (b >> 32) + (low << 24);
-        low = b << 32 | (a & 0xFFFFFFFFu);
-    }
-    *h = (kvant_hash){high, low};
+    if (size > 0) XXH3_128bits_update(inside(h), bytes, size);
 }
 
 void kvant_hash_add_u64(kvant_hash *h, uint64_t value) {
@@ -25,8 +35,7 @@ void kvant_hash_add_u64(kvant_hash *h, uint64_t value) {
 }
 
 void kvant_hash_get(const kvant_hash *h, uint8_t out[KVANT_HASH_BYTES]) {
-    for (int i = 0; i < 8; i++) {
-        out[i] = (uint8_t)(h->high >> (56 - 8 * i));
-        out[8 + i] = (uint8_t)(h->low >> (56 - 8 * i));
-    }
+    put(XXH3_128bits_digest((const XXH3_state_t *)(const void *)h->state), out);
 }
+
+void kvant_hash_of(const void *bytes, size_t size, uint8_t out[KVANT_HASH_BYTES]) { put(XXH3_128bits(bytes, size), out); }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* hash.h: FNV-1a of 128 bits, for telling files apart; not against people who want two files to look the same.
- * Algorithm and numbers: http://www.isthe.com/chongo/tech/comp/fnv/ */
+/* hash.h: XXH3 of 128 bits, for checksums and for telling files apart; not against people who want two files to look the same.
+ * Algorithm: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md */
 #ifndef KVANT_BASE_HASH_H
 #define KVANT_BASE_HASH_H
 
@@ -9,8 +9,9 @@
 
 #define KVANT_HASH_BYTES 16
 
+/* Only hash.c looks inside. */
 typedef struct kvant_hash {
-    uint64_t high, low;
+    _Alignas(64) uint8_t state[576];
 } kvant_hash;
 
 void kvant_hash_begin(kvant_hash *h);
@@ -18,5 +19,7 @@ void kvant_hash_add(kvant_hash *h, const void *bytes, size_t size);
 void kvant_hash_add_u64(kvant_hash *h, uint64_t value); /* its 8 bytes, the lowest first */
 /* Most significant byte first, as such numbers are written. More bytes may be added afterwards. */
 void kvant_hash_get(const kvant_hash *h, uint8_t out[KVANT_HASH_BYTES]);
+/* Of bytes that lie together. */
+void kvant_hash_of(const void *bytes, size_t size, uint8_t out[KVANT_HASH_BYTES]);
 
 #endif

@@ -8,19 +8,21 @@
 
 #include "base/bytes.h"
 #include "base/half.h"
+#include "base/hash.h"
 #include "base/memory.h"
 #include "cache/calibration_internal.h"
 
-#define MAGIC "KVCALIB1"
-#define HEADER 64 /* magic 8, fingerprint 16, n_layer 4, n_kv_head 4, head_dim 4, zero 4, tokens 8, checksum 8, zero 8 */
+#define MAGIC "KVCALIB2"
+#define HEADER 64 /* magic 8, fingerprint 16, n_layer 4, n_kv_head 4, head_dim 4, zero 4, tokens 8, checksum 16 */
 #define CHECKSUM_AT 48
 
-/* FNV-1a, 64 bits: http://www.isthe.com/chongo/tech/comp/fnv/. The checksum's own bytes count as zero. */
-static uint64_t checksum(const uint8_t *bytes, size_t size) {
-    uint64_t h = 0xCBF29CE484222325u;
-    for (size_t i = 0; i < size; i++)
-        h = (h ^ (i >= CHECKSUM_AT && i < CHECKSUM_AT + 8 ? 0 : bytes[i])) * 0x100000001B3u;
-    return h;
+/* Of all bytes but its own. */
+static void checksum(const uint8_t *bytes, size_t size, uint8_t out[KVANT_HASH_BYTES]) {
+    kvant_hash h;
+    kvant_hash_begin(&h);
+    kvant_hash_add(&h, bytes, CHECKSUM_AT);
+    kvant_hash_add(&h, bytes + HEADER, size - HEADER);
+    kvant_hash_get(&h, out);
 }
 
 static void put_u64(uint8_t *p, uint64_t v) {
@@ -49,7 +51,7 @@ kvant_status kvant_calibration_write(const kvant_calibration *c, const uint8_t f
         kvant_write_u32(out + HEADER + 4 * (cells + i), kvant_f32_bits(c->scale[i]));
         kvant_write_u32(out + HEADER + 4 * (2 * cells + i), kvant_f32_bits(c->energy[i]));
     }
-    put_u64(out + CHECKSUM_AT, checksum(out, total));
+    checksum(out, total, out + CHECKSUM_AT);
     *bytes = out;
     *size = total;
     return KVANT_OK;
@@ -59,9 +61,14 @@ void kvant_calibration_bytes_free(uint8_t *bytes) { kvant_free(bytes); }
 
 static kvant_status check_bytes(const kvant_calibration *c, const uint8_t *fingerprint, const uint8_t *bytes, size_t size,
                                 const char *name, kvant_error *err) {
+    uint8_t sum[KVANT_HASH_BYTES];
+    if (size >= 8 && memcmp(bytes, "KVCALIB1", 8) == 0)
+        return kvant_fail(err, KVANT_EFORMAT, "%s: is a calibration of an older Kvant (KVCALIB1, expected " MAGIC "); make it again",
+                          name);
     if (size < HEADER || memcmp(bytes, MAGIC, 8) != 0)
         return kvant_fail(err, KVANT_EFORMAT, "%s: is not a calibration: it does not begin with " MAGIC, name);
-    if (kvant_read_u64(bytes + CHECKSUM_AT) != checksum(bytes, size))
+    checksum(bytes, size, sum);
+    if (memcmp(bytes + CHECKSUM_AT, sum, sizeof sum) != 0)
         return kvant_fail(err, KVANT_EFORMAT, "%s: the checksum does not match; the file is damaged", name);
     if (memcmp(bytes + 8, fingerprint, KVANT_FINGERPRINT_BYTES) != 0)
         return kvant_fail(err, KVANT_EINVAL, "%s: is the calibration of another model: the fingerprints differ", name);

@@ -224,7 +224,7 @@ kvant_status kvant_sensitivity_measure(kvant_model *m, const kvant_sensitivity_p
 
 /* ---- bytes: docs/FORMAT.md, "Sensitivities" ---- */
 
-#define MAGIC "KVSENS01"
+#define MAGIC "KVSENS02"
 #define HEADER 48 /* magic 8, key 16, n_layer 4, tokens 4, checksum 16 of all other bytes */
 #define CHECKSUM_AT 32
 #define LAYERS_MAX 4096

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "base/bytes.h"
+#include "base/hash.h"
 #include "kvant/kvant.h"
 
 #define SEED 4711u
@@ -463,15 +463,13 @@ static void another_models_calibration_is_refused_by_name(void **state) {
     kvant_calibration_destroy(c);
 }
 
-/* The checksum of docs/FORMAT.md, FNV-1a of 64 bits over all bytes with its own as zero, so that a checksum can be made to fit.
- */
+/* The checksum of docs/FORMAT.md, XXH3 over all bytes but its own, so that a checksum can be made to fit. */
 static void sign_bytes(uint8_t *bytes, size_t size) {
-    uint64_t h = 0xCBF29CE484222325u;
-    memset(bytes + CHECKSUM_AT, 0, 8);
-    for (size_t i = 0; i < size; i++)
-        h = (h ^ bytes[i]) * 0x100000001B3u;
-    kvant_write_u32(bytes + CHECKSUM_AT, (uint32_t)h);
-    kvant_write_u32(bytes + CHECKSUM_AT + 4, (uint32_t)(h >> 32));
+    kvant_hash h;
+    kvant_hash_begin(&h);
+    kvant_hash_add(&h, bytes, CHECKSUM_AT);
+    kvant_hash_add(&h, bytes + HEADER, size - HEADER);
+    kvant_hash_get(&h, bytes + CHECKSUM_AT);
 }
 
 static void numbers_out_of_range_are_refused_though_the_checksum_fits(void **state) {
