@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "bench_op.h"
+#include "bench_parallel.h"
 #include "commands.h"
 #include "interrupt.h"
 #include "json_output.h"
@@ -30,6 +31,7 @@ static const char about[] =
     "for every cache format: the median of --reps repetitions in which the formats take turns. Tokens are pseudo-random. The\n"
     "cache column is what the session's cache takes at that depth; the peak under the table is the whole process, with weights\n"
     "and the caches of all formats together: name one format to see what it takes alone.\n"
+    "kvant bench --parallel N,… measures conversations that decode together: see kvant bench --parallel 1 --help.\n"
     "kvant bench --op measures libkvant's attention and encoding alone, without a model: see kvant bench --op --help.";
 
 typedef struct bench_cell {
@@ -309,6 +311,7 @@ static void free_bench(bench *b) {
 
 int cmd_bench(int argc, char **argv) {
     if (bench_op_asked(argc, argv)) return bench_op(argc, argv);
+    if (bench_parallel_asked(argc, argv)) return bench_parallel(argc, argv);
     bench b = {.n_decode = 32, .n_prefill = 512, .reps = 3};
     model_options options = {0};
     const char *depths = "0,2048,8192";

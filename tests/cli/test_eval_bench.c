@@ -346,6 +346,35 @@ static void bench_refuses_what_it_cannot_measure(void **state) {
     refuses("bench -m " MODEL " --depths 0 --cpu-time --threads 2", 2, "--threads 1");
 }
 
+static double number_of(const json_t *row, const char *name) { return json_number_value(json_object_get(row, name)); }
+
+/* Two formats, three counts; one conversation alone shares nothing. */
+static void bench_parallel_tells_speed_and_what_is_shared(void **state) {
+    (void)state;
+    assert_int_equal(run(false, "bench -m " KVANT_DATA "/models/random-gemma3-dense.gguf --parallel 1,2,5 -p 150 -n 4 --reps 2 "
+                                "--kv f16,affine4:64 --json"),
+                     0);
+    json_t *root = json_loads(output, 0, NULL), *rows = json_object_get(root, "rows");
+    assert_non_null(root);
+    assert_int_equal(json_array_size(rows), 10);
+    for (size_t i = 0; i < 10; i++) {
+        const json_t *row = json_array_get(rows, i);
+        bool shared = strcmp(json_string_value(json_object_get(row, "beginning")), "shared") == 0;
+        double n = number_of(row, "conversations"), own = number_of(row, "own_cache_bytes"),
+               all = number_of(row, "all_cache_bytes"), together = number_of(row, "shared_cache_bytes");
+        assert_true(number_of(json_object_get(row, "together_tps"), "median") > 0);
+        assert_true(number_of(json_object_get(row, "one_by_one_tps"), "median") > 0);
+        assert_true(shared ? together > 0 && n > 1 : together == 0);
+        assert_true(own > 0 && all == n * own + together);
+    }
+    json_decref(root);
+    assert_int_equal(run(false, "bench -m " MODEL " --parallel 3 -p 0 -n 2 --reps 1 --kv f16"), 0);
+    assert_non_null(strstr(output, "conversations"));
+    refuses("bench -m " MODEL " --parallel 1,0 --kv f16", 2, "1,0");
+    refuses("bench -m " MODEL " --parallel 2 --kv f16 -p 100 -n 30 -c 120", 2, "-c 120");
+    refuses("bench -m " MODEL " --parallel 9 --kv f16 -p 0 --prefill-step-size 8", 1, "prefill_step_size");
+}
+
 int main(void) {
     FILE *probe = fopen(MODEL, "rb");
     if (!probe) {
@@ -383,6 +412,7 @@ int main(void) {
         cmocka_unit_test(wrong_formats_and_texts_are_refused_with_a_sentence),
         cmocka_unit_test(bench_gives_every_depth_and_format),
         cmocka_unit_test(bench_refuses_what_it_cannot_measure),
+        cmocka_unit_test(bench_parallel_tells_speed_and_what_is_shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
