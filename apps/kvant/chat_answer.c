@@ -160,10 +160,41 @@ static void tell_end(const chat *c, int64_t n_most) {
         fprintf(stderr, "kvant: the answer ends after %" PRId64 " tokens; -n N allows more\n", c->answer.n);
 }
 
+static bool is_space(char byte) { return byte != '\0' && strchr(" \t\n\r", byte) != NULL; }
+
+/* Whether the conversation, as the template writes it now, begins with what was read and said; white space at its end aside. */
+static bool agrees_with_transcript(chat *c) {
+    const chat_transcript *t = &c->transcript;
+    char *prompt = NULL;
+    int n;
+    kvant_message *messages = chat_conversation_messages(&c->talk, &n);
+    bool same = messages && kvant_chat_prompt(c->model, c->options->chat_template, messages, n, &prompt, NULL) == KVANT_OK;
+    size_t size = t->text_size;
+    while (size > 0 && is_space(t->text[size - 1]))
+        size--;
+    same = same && strncmp(prompt, t->text, size) == 0;
+    kvant_string_free(prompt);
+    free(messages);
+    return same;
+}
+
+/* Some templates write white space before an answer that the model has said itself: then it is kept without. Otherwise it would be
+ * there twice, and the answer would be read again. */
+static int store_answer(chat *c) {
+    const char *text = c->text_size ? c->text : "";
+    chat_transcript_add_answer(&c->transcript, c->model, c->answer.ids, c->answer.n);
+    if (!chat_conversation_answer(&c->talk, text)) return fail_with(1, "out of memory");
+    if (!is_space(text[0]) || agrees_with_transcript(c)) return 0;
+    for (const char *rest = text; is_space(*rest);) {
+        if (!chat_conversation_answer(&c->talk, ++rest) || agrees_with_transcript(c)) return 0;
+    }
+    (void)chat_conversation_answer(&c->talk, text);
+    return 0;
+}
+
 /* The session reads the end of the answer, so that the next question begins there. */
 static int finish_answer(chat *c) {
     kvant_error err = {0};
-    chat_transcript_add_answer(&c->transcript, c->model, c->answer.ids, c->answer.n);
     int code = answerer_finish(&c->answer);
     if (!code && c->options->model.load.prefix_dir && kvant_session_keep(c->session, &err) != KVANT_OK)
         fprintf(stderr, "kvant: warning: %s\n", err.message); /* the chat goes on without */
@@ -181,7 +212,7 @@ static int make_answer(chat *c, chat_figures *f) {
         if (stopped) fail_with(1, "interrupted; the question is not kept");
         return 1;
     }
-    if (!chat_conversation_answer(&c->talk, c->text_size ? c->text : "")) return fail_with(1, "out of memory");
+    if (store_answer(c)) return 1;
     f->n = 1;
     f->n_answer = c->answer.n;
     f->n_decoded = ended ? c->answer.n : c->answer.n > 0 ? c->answer.n - 1 : 0;
@@ -206,12 +237,13 @@ int chat_answer(chat *c) {
     int code = make_prompt(c, &n_kept);
     if (!code) code = check_room(c);
     if (code) return code;
-    interrupt_watch();
+    chat_input_watch();
     code = read_prompt(c, n_kept, &f);
     if (!code) code = make_answer(c, &f);
-    interrupt_unwatch();
+    if (chat_input_is_terminal(c->input)) return code;
     /* Away from a terminal Ctrl-C means the script, not the answer alone. */
-    if (interrupted && !chat_input_is_terminal(c->input)) {
+    interrupt_unwatch();
+    if (interrupted) {
         c->leave = true;
         c->failed = true;
     }

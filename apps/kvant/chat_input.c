@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,9 +22,11 @@
 #include <wchar.h>
 #endif
 
+#include "interrupt.h"
 #include "options.h"
 
 #define HISTORY_LINES 1000
+#define CTRL_D 4
 #define PROMPT "> "
 #define PROMPT_MORE ". "
 
@@ -40,24 +43,37 @@ struct chat_input {
     EditLine *editor;
     History *history;
     mbstate_t bytes; /* of a character that is not complete */
+    bool at_start;   /* no key of this line was read yet */
 #endif
 };
 
-/* ---- signals, while a line is awaited ---- */
+/* ---- signals ---- */
 
-static volatile sig_atomic_t was_interrupted, was_resized, was_continued;
+#define MOST_INTERRUPTS 3 /* the last of so many, one after the other, ends the program: something hangs */
+
+static volatile sig_atomic_t n_interrupts, was_resized, was_continued;
 
 static void on_signal(int sig) {
-    if (sig == SIGINT) was_interrupted = 1;
+    if (sig == SIGINT) {
+        interrupted = 1;
+        if (++n_interrupts >= MOST_INTERRUPTS - 1) signal(sig, SIG_DFL);
+    }
     if (sig == SIGWINCH) was_resized = 1;
     if (sig == SIGCONT) was_continued = 1;
 }
 
 /* Without SA_RESTART, so that a read ends. */
-static void watch(int sig) {
+static void watch_signal(int sig) {
     struct sigaction action = {.sa_handler = on_signal};
     sigemptyset(&action.sa_mask);
     sigaction(sig, &action, NULL);
+}
+
+void chat_input_watch(void) {
+    interrupted = n_interrupts = was_resized = was_continued = 0;
+    watch_signal(SIGINT);
+    watch_signal(SIGWINCH);
+    watch_signal(SIGCONT);
 }
 
 /* ---- growing text ---- */
@@ -92,7 +108,7 @@ static chat_input_kind read_plain(chat_input *in) {
         any = true;
         fits = fits && in->line_size < CHAT_MESSAGE_MAX && append(&in->line, &in->line_size, &in->line_room, &byte, 1);
     }
-    if (c == EOF && was_interrupted && in->terminal) {
+    if (c == EOF && interrupted && in->terminal) {
         clearerr(stdin);
         return CHAT_INPUT_CLEARED;
     }
@@ -116,12 +132,16 @@ static char *show_prompt(EditLine *editor) {
     return prompt;
 }
 
+/* A Ctrl-D that was typed while the terminal still read lines by itself arrives as a NUL. */
 static int read_key(EditLine *editor, wchar_t *out) {
     chat_input *in = NULL;
     el_get(editor, EL_CLIENTDATA, &in);
     for (;;) {
         char byte;
-        if (was_interrupted) return -1;
+        if (interrupted) return -1;
+        struct pollfd waiting = {.fd = STDIN_FILENO, .events = POLLIN};
+        bool typed_before = in->at_start && poll(&waiting, 1, 0) > 0;
+        in->at_start = false;
         ssize_t n = read(STDIN_FILENO, &byte, 1);
         if (n < 0 && errno == EINTR) {
             if (was_resized) el_resize(editor);
@@ -133,6 +153,7 @@ static int read_key(EditLine *editor, wchar_t *out) {
             continue;
         }
         if (n <= 0) return (int)n;
+        if (typed_before && byte == '\0') byte = CTRL_D;
         size_t used = mbrtowc(out, &byte, 1, &in->bytes);
         if (used == (size_t)-2) continue;
         if (used != (size_t)-1) return 1;
@@ -191,12 +212,13 @@ static chat_input_kind read_edited(chat_input *in) {
     int n = 0;
     errno = 0;
     memset(&in->bytes, 0, sizeof in->bytes);
+    in->at_start = true;
     const char *line = el_gets(in->editor, &n);
     if (!line || n <= 0) {
-        fputs(was_interrupted ? "^C\n" : "\n", in->screen);
+        fputs(interrupted ? "^C\n" : "\n", in->screen);
         fflush(in->screen);
         el_reset(in->editor);
-        return was_interrupted ? CHAT_INPUT_CLEARED : CHAT_INPUT_END;
+        return interrupted ? CHAT_INPUT_CLEARED : CHAT_INPUT_END;
     }
     size_t size = (size_t)n;
     while (size > 0 && (line[size - 1] == '\n' || line[size - 1] == '\r'))
@@ -212,12 +234,7 @@ static chat_input_kind read_edited(chat_input *in) {
 #endif
 
 static chat_input_kind read_line(chat_input *in) {
-    was_interrupted = was_resized = was_continued = 0;
-    if (in->terminal) {
-        watch(SIGINT);
-        watch(SIGWINCH);
-        watch(SIGCONT);
-    }
+    if (in->terminal) chat_input_watch();
 #ifdef KVANT_HAVE_LIBEDIT
     if (in->editor) return read_edited(in);
 #endif

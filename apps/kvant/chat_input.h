@@ -28,6 +28,9 @@ bool chat_input_is_terminal(const chat_input *in);
 bool chat_input_can_edit(const chat_input *in);
 /* The next line begins with this text, which must have one line. */
 void chat_input_preset(chat_input *in, const char *text);
+/* From now on Ctrl-C sets `interrupted` (interrupt.h) and ends a read; the third one in a row ends the program. On a terminal
+ * chat_input_next does so too. */
+void chat_input_watch(void);
 /* *text, NUL-terminated UTF-8 without a NUL inside, is valid until the next call. */
 chat_input_kind chat_input_next(chat_input *in, const char **text);
 
