@@ -18,6 +18,7 @@
 
 #include "answer.h"
 #include "commands.h"
+#include "draft_options.h"
 #include "interrupt.h"
 #include "json_output.h"
 #include "kv_check.h"
@@ -44,6 +45,7 @@ typedef struct run_options {
     bool raw, json, verbose_prompt;
     kvant_sampler_params sampling;
     option_list stops;
+    draft_options draft;
 } run_options;
 
 typedef struct one_run {
@@ -52,6 +54,7 @@ typedef struct one_run {
     kvant_session *session;
     kvant_sampler *sampler;
     answerer answer;
+    draft draft;
     kv_check check;
     kvant_sync_result reuse;
     int32_t *ids; /* the prompt */
@@ -260,6 +263,7 @@ static void print_end(const one_run *a, bool limit_is_typed) {
         fprintf(stderr, "; f16 takes %s, %.2f times as much", format_bytes((double)f16, plain, sizeof plain),
                 (double)f16 / (double)cache);
     fputc('\n', stderr);
+    draft_print_end(&a->draft, a->answer.draft);
     if (strcmp(a->ended, "context") == 0)
         fprintf(stderr, "kvant: the answer ends because the context of %" PRId64 " tokens is full\n", a->n_context);
     if (strcmp(a->ended, "length") == 0 && !limit_is_typed)
@@ -272,6 +276,14 @@ static void set_format(json_t *object, const char *key, const kvant_format *f) {
     char name[KVANT_FORMAT_NAME_MAX];
     kvant_format_name(f, name);
     json_object_set_new(object, key, json_string(name));
+}
+
+static json_t *draft_json(kvant_draft_stats s) {
+    json_t *root = json_object();
+    json_object_set_new(root, "rounds", json_integer(s.n_rounds));
+    json_object_set_new(root, "drafted", json_integer(s.n_drafted));
+    json_object_set_new(root, "accepted", json_integer(s.n_accepted));
+    return root;
 }
 
 static int print_json(const one_run *a) {
@@ -302,6 +314,7 @@ static int print_json(const one_run *a) {
     if (kvant_model_cache_bytes_for(a->model, "f16", kvant_session_length(a->session), &f16, NULL) == KVANT_OK)
         json_object_set_new(cache, "f16_bytes", json_integer((json_int_t)f16));
     json_object_set_new(root, "cache", cache);
+    if (a->draft.params) json_object_set_new(root, "draft", draft_json(a->answer.draft));
     if (a->check.n_wished > 0) json_object_set_new(root, "kv_check", kv_check_json(&a->check));
     json_object_set_new(root, "threads", json_integer(a->info.n_threads));
     json_object_set_new(root, "isa", json_string(kvant_isa_name(a->info.isa)));
@@ -323,7 +336,7 @@ static int create_parts(const run_options *o, one_run *a) {
     if (st == KVANT_OK) st = kvant_sampler_create(&o->sampling, a->info.n_vocab, &a->sampler, &err);
     if (st != KVANT_OK) return fail_with(1, "%s", err.message);
     answer_config config = {.model = a->model, .session = a->session, .sampler = a->sampler, .stops = o->stops.items,
-                            .n_stops = o->stops.n, .put = put_text, .user = a};
+                            .n_stops = o->stops.n, .draft = a->draft.params, .put = put_text, .user = a};
     if (o->kv_check > 0) config.read = check_token;
     int code = answerer_begin(&a->answer, &config);
     if (code) return code;
@@ -339,7 +352,10 @@ static int run_answer(const run_options *o, one_run *a) {
     int code = tokenize_prompt(o, a);
     if (!code) code = choose_context(o, a);
     if (code) return code;
+    code = draft_open(&a->draft, &o->draft, &o->model.load);
+    if (code) return code;
     print_first_line(a->model, a->n_context);
+    draft_print_begin(&a->draft);
     code = create_parts(o, a);
     if (code) return code;
     interrupt_watch();
@@ -356,6 +372,7 @@ static int run_answer(const run_options *o, one_run *a) {
 static void free_answer(one_run *a) {
     kv_check_free(&a->check);
     answerer_free(&a->answer);
+    draft_close(&a->draft);
     kvant_sampler_destroy(a->sampler);
     kvant_session_destroy(a->session);
     kvant_ids_free(a->ids);
@@ -399,12 +416,14 @@ static int check_flags(const run_options *o) {
     if (o->kv_check > 0 && o->model.load.kv.compat_mlx)
         return fail_with(2,
                          "--kv-check reads a prompt in steps of its own, which changes answers with --compat mlx; leave one out");
+    if (o->kv_check > 0 && (o->draft.name || o->draft.model))
+        return fail_with(2, "--kv-check compares token after token, and a draft reads several at once; leave one out");
     if (o->raw && o->system) return fail_with(2, "--raw has no place for a --system message");
     for (int i = 0; i < o->stops.n; i++)
         if (o->stops.items[i][0] == '\0') return fail_with(2, "--stop: a stop string must not be empty");
     if (o->sampling.temperature == 0 && (o->sampling.top_k > 0 || o->sampling.top_p < 1 || o->sampling.min_p > 0))
         fprintf(stderr, "kvant: --top-k, --top-p and --min-p have no effect at temperature 0; --temp 0.7 samples\n");
-    return 0;
+    return draft_options_check(&o->draft);
 }
 
 int cmd_run(int argc, char **argv) {
@@ -417,6 +436,7 @@ int cmd_run(int argc, char **argv) {
     int n = options_add_model(flags, 0, 64, &o.model);
     n = options_add_prefixes(flags, n, 64, &o.model, 0);
     n = add_run_flags(flags, n, &o);
+    n = draft_options_add(flags, n, 64, &o.draft);
     int code = options_parse(usage, about, flags, n, argc, argv, rest, 1, &n_rest);
     if (code) return code < 0 ? 0 : code;
     code = options_finish_model(&o.model);
