@@ -2,11 +2,11 @@
 /* replay_trace.c: how much of the prompts of a recorded service a prefix tree finds again, by its budget, and how long it takes.
  *
  * A trace has one JSON object a line: hash_ids, one number for each block of 512 tokens that stands for these tokens and all
- * before them, and input_length, in tokens (Mooncake's published traces). Everything is scaled 8 to 1: a block becomes one page of
- * 64 tokens whose ids are made from its number. Each request takes what the tree has, appends the rest and is kept; the cache is a
- * very small one, so that the whole trace fits into memory. Beside the hit rate stands that of an optimum that knows the future and
- * removes the block that is used again last (simulated, for as many blocks as the budget pays for). Times are those of the
- * processor. Not built by default:
+ * before them, and input_length, in tokens (Mooncake's published traces). Everything is scaled 8 to 1: a block becomes one page
+ * of 64 tokens whose ids are made from its number. Each request takes what the tree has, appends the rest and is kept; the cache
+ * is a very small one, so that the whole trace fits into memory. Beside the hit rate stands that of an optimum that knows the
+ * future and removes the block that is used again last (simulated, for as many blocks as the budget pays for). Times are those of
+ * the processor. Not built by default:
  *
  *     cc -O2 -std=c17 -Isrc -Iinclude bench/replay_trace.c BUILD/libpart_cache.a BUILD/libpart_codec.a BUILD/libpart_kernel.a \
  *        BUILD/libpart_base.a -ljansson -lm -lpthread -o replay_trace

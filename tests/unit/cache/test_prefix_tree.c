@@ -576,6 +576,113 @@ static void a_beginning_stays_usable_when_windows_have_left_it(void **state) {
     kvant_cache_destroy(cache);
 }
 
+static void any_of_many_with_the_same_beginning_may_have_its_pages(void **state) {
+    (void)state;
+    static line prompt, talk[6];
+    const setup u = {.kv = "affine4:64", .window = 100};
+    kvant_cache *cache = open_cache(&u);
+    kvant_prefix_tree *t;
+    check_ok(kvant_prefix_tree_create(cache, SIZE_MAX, &t));
+    for (int i = 0; i < 6; i++) { /* all long but one; the one has all pages of the common beginning */
+        make_ids(&talk[i], 0, 100, 1000);
+        make_ids(&talk[i], 100, 400, 2000 + 1000 * i);
+        check_ok(kvant_sequence_create(cache, &talk[i].s));
+        append_to(&talk[i], i == 3 ? 150 : 400, 0);
+        check_ok(kvant_prefix_tree_insert(t, talk[i].s, talk[i].ids));
+        check_tree(t);
+        kvant_sequence_destroy(talk[i].s);
+        make_ids(&prompt, 0, 100, 1000);
+        prompt.n = 100;
+        kvant_prefix_match m = kvant_prefix_tree_match(t, prompt.ids, 100);
+        assert_int_equal(m.n_known, 100);
+        assert_int_equal(m.n_usable, i < 3 ? 0 : 100);
+    }
+    kvant_prefix_tree_destroy(t);
+    assert_int_equal(kvant_cache_bytes(cache), 0);
+    kvant_cache_destroy(cache);
+}
+
+/* ---- memory ---- */
+
+static int64_t allocations_left = INT64_MAX; /* the one after them fails */
+
+#ifdef KVANT_WRAPS_ALLOC
+void *__real_kvant_alloc(size_t n, size_t size);
+void *__wrap_kvant_alloc(size_t n, size_t size);
+void *__real_kvant_realloc(void *p, size_t n, size_t size);
+void *__wrap_kvant_realloc(void *p, size_t n, size_t size);
+void *__real_kvant_alloc_aligned(size_t n, size_t size);
+void *__wrap_kvant_alloc_aligned(size_t n, size_t size);
+
+void *__wrap_kvant_alloc(size_t n, size_t size) { return allocations_left-- == 0 ? NULL : __real_kvant_alloc(n, size); }
+void *__wrap_kvant_realloc(void *p, size_t n, size_t size) {
+    return allocations_left-- == 0 ? NULL : __real_kvant_realloc(p, n, size);
+}
+void *__wrap_kvant_alloc_aligned(size_t n, size_t size) {
+    return allocations_left-- == 0 ? NULL : __real_kvant_alloc_aligned(n, size);
+}
+#endif
+
+/* Keeps a and b, which have a beginning in common, and takes both; the allocation after `n` others fails. Whether one did. */
+static bool use_with_little_memory(const setup *u, line *a, line *b, int n) {
+    kvant_cache *cache = open_cache(u);
+    kvant_prefix_tree *t = NULL;
+    kvant_sequence *taken[2] = {NULL, NULL};
+    line *lines[2] = {a, b};
+    for (int i = 0; i < 2; i++) {
+        int length = lines[i]->n;
+        check_ok(kvant_sequence_create(cache, &lines[i]->s));
+        append_to(lines[i], length, u->start);
+    }
+    allocations_left = n;
+    kvant_status st = kvant_prefix_tree_create(cache, SIZE_MAX, &t);
+    for (int i = 0; i < 2 && t; i++) {
+        kvant_prefix_match m;
+        kvant_status stored = kvant_prefix_tree_insert(t, lines[i]->s, lines[i]->ids);
+        check_tree(t);
+        kvant_status took = kvant_prefix_tree_take(t, lines[i]->ids, lines[i]->n, &taken[i], &m);
+        check_tree(t);
+        if (stored == KVANT_OK && took == KVANT_OK) assert_int_equal(m.n_usable, lines[i]->n);
+        if (stored != KVANT_OK) st = stored;
+        if (took != KVANT_OK) st = took;
+    }
+    bool failed = allocations_left < 0;
+    allocations_left = INT64_MAX;
+    assert_int_equal(st, failed ? KVANT_ENOMEM : KVANT_OK);
+    for (int i = 0; i < 2; i++) {
+        if (t) check_ok(kvant_prefix_tree_insert(t, lines[i]->s, lines[i]->ids)); /* all is well once there is memory again */
+        if (t) assert_int_equal(kvant_prefix_tree_match(t, lines[i]->ids, lines[i]->n).n_usable, lines[i]->n);
+        kvant_sequence_destroy(lines[i]->s);
+        kvant_sequence_destroy(taken[i]);
+    }
+    kvant_prefix_tree_destroy(t);
+    assert_int_equal(kvant_cache_bytes(cache), 0);
+    kvant_cache_destroy(cache);
+    return failed;
+}
+
+static void whatever_memory_is_missing_for_the_tree_stays_whole(void **state) {
+    (void)state;
+#ifdef KVANT_WRAPS_ALLOC
+    static line a, b;
+    const setup setups[] = {{.kv = "f16"}, {.kv = "affine4:64", .window = 100, .start = 128}};
+    make_ids(&a, 0, 300, 1000);
+    make_ids(&b, 0, 150, 1000);
+    make_ids(&b, 150, 250, 5000);
+    a.n = 300;
+    b.n = 250;
+    for (int i = 0; i < 2; i++) {
+        int n = 0;
+        while (use_with_little_memory(&setups[i], &a, &b, n))
+            n++;
+        assert_true(n > 10);
+    }
+#else
+    print_message("skipped: the linker cannot put a failing allocation in place\n");
+    skip();
+#endif
+}
+
 static void sequences_of_other_caches_and_of_no_tokens_are_no_matter(void **state) {
     (void)state;
     const setup u = {.kv = "f16"};
@@ -606,6 +713,8 @@ int main(void) {
         cmocka_unit_test(the_least_recently_used_end_goes_first),
         cmocka_unit_test(a_short_end_becomes_a_longer_one),
         cmocka_unit_test(a_beginning_stays_usable_when_windows_have_left_it),
+        cmocka_unit_test(any_of_many_with_the_same_beginning_may_have_its_pages),
+        cmocka_unit_test(whatever_memory_is_missing_for_the_tree_stays_whole),
         cmocka_unit_test(sequences_of_other_caches_and_of_no_tokens_are_no_matter),
     };
     seed = SEED;
