@@ -302,7 +302,9 @@ typedef struct kvant_store_config {
 kvant_status kvant_store_open(kvant_cache *cache, const kvant_store_config *config, kvant_store **out, kvant_error *err);
 void kvant_store_close(kvant_store *st);
 /* Writes the full blocks of a sequence that the folder does not have; ids [length of s] are its tokens. What waits in full precision
- * for quantized_kv_start is not kept. KVANT_EIO: the disk is full or read-only; what was there before is as it was. */
+ * for quantized_kv_start is not kept. Where layers have windows, a sequence is to be held (kvant_sequence_hold) at its last full block,
+ * or windows may already have dropped what that block's end sees.
+ * KVANT_EIO: the disk is full or read-only; what was there before is as it was, and blocks that were written stay. */
 kvant_status kvant_store_put(kvant_store *st, const kvant_sequence *s, const int32_t *ids, kvant_error *err);
 /* Which beginning of ids [n] it has, by the heads of the files alone. */
 kvant_prefix_match kvant_store_match(kvant_store *st, const int32_t *ids, int64_t n);
@@ -310,6 +312,57 @@ kvant_prefix_match kvant_store_match(kvant_store *st, const int32_t *ids, int64_
  * of ids: its pages are shared instead of read. Damaged files are removed, told to the log, and end the sequence there. */
 kvant_status kvant_store_take(kvant_store *st, const kvant_sequence *base, int64_t n_base, const int32_t *ids, int64_t n,
                               kvant_sequence **out, kvant_prefix_match *match, kvant_error *err);
+
+/* ---- the folder of a store, for tools that have no model ---- */
+
+/* One file of a folder: a block of KVANT_PAGE_TOKENS tokens. */
+typedef struct kvant_store_entry {
+    char name[33];            /* the file's, without ".kvp" */
+    char parent[33];          /* of the block before it; of the first one: a name for model and settings, see family */
+    char family[33];          /* the same for all blocks of one model, calibration and settings */
+    char label[201];          /* for people: what the writer called model and formats */
+    int64_t first_token;
+    uint64_t bytes;
+    double age;               /* seconds since it was used last */
+    int n_layer, n_present;   /* pages that it should have and has; windows drop some */
+    bool damaged;             /* the head does not read back; all above but name, bytes and age is empty */
+    char reason[200];         /* where damaged */
+} kvant_store_entry;
+
+typedef bool (*kvant_store_entry_fn)(void *user, const kvant_store_entry *entry); /* false: stop, KVANT_ECANCELLED */
+/* Every block of a folder in no order, by heads alone. KVANT_EIO: the folder cannot be read. */
+kvant_status kvant_store_list(const char *folder, kvant_store_entry_fn fn, void *user, kvant_error *err);
+
+typedef struct kvant_store_counts {
+    int64_t n_files, n_damaged, n_removed;
+    uint64_t bytes, removed_bytes; /* of all files; of those that were removed */
+} kvant_store_counts;
+
+/* Reads every block and checks every checksum; fn (may be NULL) hears of each. remove: damaged ones go. */
+kvant_status kvant_store_verify(const char *folder, bool remove, kvant_store_entry_fn fn, void *user, kvant_store_counts *counts,
+                                kvant_error *err);
+/* Removes the blocks that were not used for max_age seconds (0: any age may stay), then the least recently used ones until max_bytes
+ * are left (UINT64_MAX: any number may stay). */
+kvant_status kvant_store_prune(const char *folder, uint64_t max_bytes, double max_age, kvant_store_counts *counts, kvant_error *err);
+
+typedef struct kvant_store_page {
+    kvant_format k, v;
+    int64_t window;   /* tokens that the layer sees, 0: all */
+    int n_exact;      /* of the block's tokens, so many lie in full precision */
+    uint64_t bytes;
+    bool is_present;
+} kvant_store_page;
+
+/* One file in full; KVANT_EFORMAT where its head is damaged. *out is freed with kvant_store_block_free. */
+typedef struct kvant_store_block {
+    kvant_store_entry entry;
+    char fingerprint[33];
+    int n_kv_head, head_dim, quantized_kv_start;
+    int32_t ids[KVANT_PAGE_TOKENS];
+    kvant_store_page *pages; /* [entry.n_layer] */
+} kvant_store_block;
+kvant_status kvant_store_block_read(const char *path, kvant_store_block **out, kvant_error *err);
+void kvant_store_block_free(kvant_store_block *b);
 
 /* ---- attention ---- */
 

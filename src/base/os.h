@@ -29,8 +29,40 @@ kvant_status kvant_os_read_file(const char *path, size_t max, uint8_t **bytes, s
 kvant_status kvant_os_write_file(const char *path, const void *bytes, size_t size, kvant_error *err);
 /* A folder with those above it, for this user alone; it may be there already. */
 kvant_status kvant_os_make_folder(const char *path, kvant_error *err);
+/* Whether there is a folder (or a link to one) of that name. */
+bool kvant_os_is_folder(const char *path);
 /* Whether a file was there and is gone now. */
 bool kvant_os_remove_file(const char *path);
+
+/* A file that is read in pieces; nobody can make reading it end the process, as cutting a mapped file does. */
+typedef struct kvant_os_file {
+    int handle;
+    uint64_t size;
+} kvant_os_file;
+
+/* KVANT_EIO with the sentence; *is_absent (may be NULL): whether it was that there is no such file. */
+kvant_status kvant_os_file_open(const char *path, kvant_os_file *out, bool *is_absent, kvant_error *err);
+void kvant_os_file_close(kvant_os_file *f);
+/* Whether all of size bytes could be read. */
+bool kvant_os_file_read(const kvant_os_file *f, uint64_t offset, void *bytes, size_t size);
+
+typedef struct kvant_os_piece {
+    const void *bytes;
+    size_t size;
+} kvant_os_piece;
+
+/* Writes the pieces one after another as one file, as kvant_os_write_file does, under a name beside it that no other process uses and
+ * that ends in ".tmp". KVANT_EFULL: no room on the disk or in a quota; KVANT_EIO: any other reason. Nothing was changed. */
+kvant_status kvant_os_write_pieces(const char *path, const kvant_os_piece *pieces, int n, kvant_error *err);
+/* Brings the names in a folder to the disk, as far as the file system can. */
+void kvant_os_sync_folder(const char *path);
+/* Nanoseconds since 1970, by the clock of files. */
+int64_t kvant_os_now(void);
+/* Sets when a file was used last, in nanoseconds since 1970. */
+void kvant_os_touch_file(const char *path, int64_t when);
+/* Calls fn for every file of a folder whose name has `part` in it, until it returns false. KVANT_EIO: the folder cannot be read. */
+typedef bool (*kvant_os_entry_fn)(void *arg, const char *name, uint64_t bytes, int64_t when);
+kvant_status kvant_os_list_folder(const char *path, const char *part, kvant_os_entry_fn fn, void *arg, kvant_error *err);
 
 /* Seconds from an arbitrary start; never goes back. */
 double kvant_clock_seconds(void);
