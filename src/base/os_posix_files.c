@@ -51,6 +51,11 @@ kvant_status kvant_os_read_file(const char *path, size_t max, uint8_t **bytes, s
     return st;
 }
 
+bool kvant_os_is_folder(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 /* ---- writing ---- */
 
 /* A new file beside `path`, whose name goes to `name`; -1 with errno. */

@@ -63,12 +63,23 @@ static void add_hyperparameters(kvant_hash *h, const kvant_gguf *f) {
     for (int i = 0; i < f->n_values; i++) {
         const kvant_gguf_value *v = &f->values[i];
         char key[256];
-        bool fits = v->key.size < sizeof key && v->key.size > architecture.size;
-        if (!fits || memcmp(v->key.data, architecture.data, architecture.size) != 0 || v->key.data[architecture.size] != '.') continue;
+        bool is_own = v->key.size < sizeof key && v->key.size > architecture.size &&
+                      memcmp(v->key.data, architecture.data, architecture.size) == 0 && v->key.data[architecture.size] == '.';
+        bool is_kvant = v->key.size < sizeof key && v->key.size > 6 && memcmp(v->key.data, "kvant.", 6) == 0; /* of a folder */
+        if (!is_own && !is_kvant) continue;
         memcpy(key, v->key.data, v->key.size);
         key[v->key.size] = '\0';
         add_value(h, f, key, v);
     }
+}
+
+static void add_sample(kvant_hash *h, const uint8_t *p, size_t n) {
+    if (n <= SAMPLE * SAMPLES) {
+        kvant_hash_add(h, p, n);
+        return;
+    }
+    for (size_t i = 0; i < SAMPLES; i++) /* from the first bytes to the last */
+        kvant_hash_add(h, p + (n - SAMPLE) * i / (SAMPLES - 1), SAMPLE);
 }
 
 static void add_tensor(kvant_hash *h, const kvant_gguf_tensor *t) {
@@ -76,12 +87,12 @@ static void add_tensor(kvant_hash *h, const kvant_gguf_tensor *t) {
     kvant_hash_add_u64(h, t->type);
     for (int d = 0; d < KVANT_GGUF_MAX_DIMS; d++)
         kvant_hash_add_u64(h, (uint64_t)t->dims[d]);
-    if (t->bytes <= SAMPLE * SAMPLES) {
-        kvant_hash_add(h, t->data, t->bytes);
-        return;
+    if (!t->parts) add_sample(h, t->data, t->bytes);
+    for (int i = 0; t->parts && i < t->n_parts; i++) {
+        add_sample(h, t->parts[i].data, t->part_bytes);
+        if (t->parts[i].scales) add_sample(h, t->parts[i].scales, t->part_scale_bytes);
+        if (t->parts[i].biases) add_sample(h, t->parts[i].biases, t->part_scale_bytes);
     }
-    for (size_t i = 0; i < SAMPLES; i++) /* from the first bytes to the last */
-        kvant_hash_add(h, t->data + (t->bytes - SAMPLE) * i / (SAMPLES - 1), SAMPLE);
 }
 
 void kvant_fingerprint_file(const kvant_gguf *f, uint8_t out[KVANT_FINGERPRINT_BYTES]) {

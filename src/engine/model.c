@@ -13,6 +13,7 @@
 #include "engine/prefixes.h"
 #include "engine/sensitivity.h"
 #include "engine/vocab.h"
+#include "file/folder.h"
 
 #define PREFILL_STEP_DEFAULT 512
 #define PREFILL_STEP_MAX 8192
@@ -102,7 +103,7 @@ kvant_status kvant_model_open(const char *path, const kvant_load_params *params,
     m->compat_mlx = params->kv.compat_mlx;
     m->kv_center_off = params->kv.kv_center_off;
     kvant_status st = kvant_context_create(params->n_threads, params->isa, &m->ctx, err);
-    if (st == KVANT_OK) st = kvant_gguf_open(path, NULL, &m->file, err);
+    if (st == KVANT_OK) st = kvant_model_file_open(path, &m->file, err);
     if (st == KVANT_OK) {
         m->path = kvant_strdup(path);
         m->name = model_name(m->file, path);
@@ -158,7 +159,7 @@ void kvant_model_get_info(const kvant_model *m, kvant_model_info *out) {
         .n_head = d->n_head, .n_kv_head = d->n_kv_head, .head_dim = d->head_dim, .n_embd = d->n_embd,
         .n_vocab = m->decoder ? d->n_vocab : kvant_tokenizer_n_token(m->tokenizer), .layer_window = d->layer_window,
         .n_context_train = d->n_context, .n_parameters = d->n_parameters, .weight_bytes = d->weight_bytes,
-        .file_bytes = m->file->map.size, .k = m->cache.k, .v = m->cache.v, .layer_k = m->cache.layer_k,
+        .file_bytes = (size_t)m->file->file_bytes, .k = m->cache.k, .v = m->cache.v, .layer_k = m->cache.layer_k,
         .layer_v = m->cache.layer_v, .n_threads = kvant_context_threads(m->ctx),
         .isa = kvant_context_isa(m->ctx), .calibration = m->calibration_name,
         .calibration_file = m->calibration_file};

@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "base/memory.h"
+#include "file/folder.h"
 #include "kvant/engine.h"
 #include "model/arch_traits.h"
 #include "model/decoder.h"
@@ -249,7 +250,7 @@ kvant_status kvant_file_open(const char *path, kvant_file **out, kvant_error *er
     if (!path || !out) return kvant_fail(err, KVANT_EINVAL, "kvant_file_open: path and out must not be NULL");
     kvant_file *f = kvant_alloc(1, sizeof *f);
     if (!f) return kvant_fail(err, KVANT_ENOMEM, "%s: no memory to open it", path);
-    kvant_status st = kvant_gguf_open(path, NULL, &f->gguf, err);
+    kvant_status st = kvant_model_file_open(path, &f->gguf, err);
     if (st != KVANT_OK) {
         kvant_free(f);
         return st;
@@ -342,7 +343,7 @@ kvant_status kvant_file_model_info(const kvant_file *f, kvant_model_info *out, k
         .n_context_train = d.n_context,
         .n_parameters = f->n_elements,
         .weight_bytes = f->tensor_bytes,
-        .file_bytes = f->gguf->map.size,
+        .file_bytes = (size_t)f->gguf->file_bytes,
     };
     return KVANT_OK;
 }

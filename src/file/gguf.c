@@ -6,7 +6,7 @@
  * file says is doubted again: strings, arrays and tensor data lie inside the map, names are unique and sorted.
  *
  * Not here: lookups and conversions (gguf_values.c), what the metadata mean. */
-#include "file/gguf.h"
+#include "file/gguf_internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -212,25 +212,31 @@ static void sort_order(const kvant_gguf *f, uint32_t *order, uint32_t *scratch, 
     }
 }
 
-static kvant_status index_names(reader *r, int n, const char *what, kvant_text (*name)(const kvant_gguf *, uint32_t),
-                                uint32_t **out) {
+static kvant_status index_names(kvant_gguf *f, int n, const char *what, kvant_text (*name)(const kvant_gguf *, uint32_t),
+                                uint32_t **out, kvant_error *err) {
     uint32_t *order = kvant_alloc((size_t)n, sizeof *order), *scratch = kvant_alloc((size_t)n, sizeof *scratch);
     if (!order || !scratch) {
         kvant_free(order);
         kvant_free(scratch);
-        return kvant_fail(r->err, KVANT_ENOMEM, "%s: no memory for the names of %d %ss", r->f->path, n, what);
+        return kvant_fail(err, KVANT_ENOMEM, "%s: no memory for the names of %d %ss", f->path, n, what);
     }
-    sort_order(r->f, order, scratch, (size_t)n, name);
+    sort_order(f, order, scratch, (size_t)n, name);
     kvant_free(scratch);
     *out = order;
     for (int i = 1; i < n; i++) {
-        if (compare_text(name(r->f, order[i - 1]), name(r->f, order[i])) != 0) continue;
+        if (compare_text(name(f, order[i - 1]), name(f, order[i])) != 0) continue;
         char of[QUOTE_SIZE];
-        return kvant_fail(r->err, KVANT_EFORMAT,
-                          "%s: the %s %s stands twice, as number %" PRIu32 " and %" PRIu32 ", expected once", r->f->path, what,
-                          quote(name(r->f, order[i]), of), order[i - 1], order[i]);
+        return kvant_fail(err, KVANT_EFORMAT,
+                          "%s: the %s %s stands twice, as number %" PRIu32 " and %" PRIu32 ", expected once", f->path, what,
+                          quote(name(f, order[i]), of), order[i - 1], order[i]);
     }
     return KVANT_OK;
+}
+
+kvant_status kvant_gguf_index_tensors(kvant_gguf *f, kvant_error *err) {
+    kvant_free(f->tensor_order);
+    f->tensor_order = NULL;
+    return index_names(f, f->n_tensors, "tensor", tensor_name, &f->tensor_order, err);
 }
 
 static kvant_status read_header(reader *r, uint64_t *n_values, uint64_t *n_tensors) {
@@ -272,7 +278,7 @@ static kvant_status read_values(reader *r, uint64_t n) {
         f->n_values++; /* first, so that closing frees what a failed entry allocated */
         KVANT_TRY(read_value(r, f->n_values - 1, &f->values[f->n_values - 1]));
     }
-    return index_names(r, f->n_values, "metadata key", value_name, &f->value_order);
+    return index_names(f, f->n_values, "metadata key", value_name, &f->value_order, r->err);
 }
 
 static kvant_status read_tensors(reader *r, uint64_t n) {
@@ -282,7 +288,7 @@ static kvant_status read_tensors(reader *r, uint64_t n) {
     f->n_tensors = (int)n;
     for (int i = 0; i < f->n_tensors; i++)
         KVANT_TRY(read_tensor(r, i, &f->tensors[i]));
-    return index_names(r, f->n_tensors, "tensor", tensor_name, &f->tensor_order);
+    return index_names(f, f->n_tensors, "tensor", tensor_name, &f->tensor_order, r->err);
 }
 
 static kvant_status check_global_keys(reader *r) {
@@ -456,6 +462,7 @@ static kvant_status parse(const char *name, kvant_map map, bool borrowed, kvant_
         return kvant_fail(err, KVANT_ENOMEM, "%s: no memory to open it", name);
     }
     f->map = map;
+    f->file_bytes = map.size;
     f->borrowed = borrowed;
     reader r = {.f = f, .err = err};
     kvant_status st = read_file(&r, type_size ? type_size : kvant_gguf_type_size);
@@ -487,6 +494,29 @@ void kvant_gguf_close(kvant_gguf *f) {
     kvant_free(f->value_order);
     kvant_free(f->tensor_order);
     if (!f->borrowed) kvant_map_close(&f->map);
+    for (int i = 0; i < f->n_shards; i++)
+        kvant_map_close(&f->shards[i]);
+    kvant_free(f->shards);
+    for (int i = 0; i < f->n_owned; i++)
+        kvant_free(f->owned[i]);
+    kvant_free(f->owned);
     kvant_free(f->path);
     kvant_free(f);
+}
+
+static bool drop_from(const kvant_map *m, const uint8_t *p, size_t n) {
+    if (!p || p < m->data || (size_t)(p - m->data) > m->size || n > m->size - (size_t)(p - m->data)) return false;
+    kvant_map_drop(m, (size_t)(p - m->data), n);
+    return true;
+}
+
+void kvant_gguf_drop(const kvant_gguf *f, const kvant_gguf_tensor *t) {
+    /* Only a real map may be dropped: bytes that the caller lent would be lost. */
+    if (!t->parts && !f->borrowed) drop_from(&f->map, t->data, t->bytes);
+    for (int i = 0; t->parts && i < t->n_parts; i++)
+        for (int s = 0; s < f->n_shards; s++) {
+            drop_from(&f->shards[s], t->parts[i].data, t->part_bytes);
+            drop_from(&f->shards[s], t->parts[i].scales, t->part_scale_bytes);
+            drop_from(&f->shards[s], t->parts[i].biases, t->part_scale_bytes);
+        }
 }

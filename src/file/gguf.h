@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* gguf.h: a GGUF v2 or v3 file, mapped, every count, offset and size checked when it is opened.
+/* gguf.h: what a model file holds: metadata and named tensors, every count, offset and size checked when it is opened.
  *
- * Strings and arrays point into the map and stay valid until kvant_gguf_close. Little-endian files only.
+ * A GGUF v2 or v3 file is mapped and read here; a model folder (folder.h) is opened as the same structure, with GGUF's keys and
+ * names, so that nothing above knows which it was. Strings and arrays point into the map and stay valid until kvant_gguf_close. Little-endian files only.
  * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md */
 #ifndef KVANT_FILE_GGUF_H
 #define KVANT_FILE_GGUF_H
@@ -31,15 +32,27 @@ typedef struct kvant_gguf_value {
                                      through kvant_gguf_array_string; owned by the file */
 } kvant_gguf_value;
 
+/* A run of rows of a tensor from a folder: one expert, or all. */
+typedef struct kvant_gguf_part {
+    const uint8_t *data;                   /* the first row */
+    const uint8_t *scales, *biases;        /* MLX's quantized types (base/mlx_type.h), else NULL */
+} kvant_gguf_part;
+
 #define KVANT_GGUF_MAX_DIMS 4
 typedef struct kvant_gguf_tensor {
     kvant_text name;
-    uint32_t type;                         /* ggml type number; may be one that src/weight does not read */
+    uint32_t type;                         /* ggml type number, or one of base/mlx_type.h; may be one that src/weight does not read */
     int n_dims;
     int64_t dims[KVANT_GGUF_MAX_DIMS];     /* dims[0] is the contiguous one (columns); unused ones are 1 */
     const uint8_t *data;
     size_t bytes;                          /* 0 when the type is unknown: then data is only known to begin inside the file */
     uint64_t offset;                       /* as in the file, from the beginning of the data section */
+    /* Folders only; parts NULL: all rows are at data, one behind the other. */
+    const kvant_gguf_part *parts;          /* [n_parts], of part_rows rows each */
+    int n_parts;
+    int64_t part_rows;
+    size_t row_bytes, scale_row_bytes;     /* from a row of a part to the next one, and of its scales */
+    size_t part_bytes, part_scale_bytes;   /* of data, and of scales (biases), of a part, from the first row to the end of the last */
 } kvant_gguf_tensor;
 
 typedef struct kvant_gguf {
@@ -52,6 +65,11 @@ typedef struct kvant_gguf {
     kvant_gguf_tensor *tensors; /* [n_tensors] */
     uint32_t *value_order, *tensor_order; /* both sorted by name, for lookups */
     bool borrowed;              /* map belongs to the caller */
+    uint64_t file_bytes;        /* of all files together */
+    kvant_map *shards;          /* folders: [n_shards], and n_owned pieces of memory that values and tensors point into */
+    int n_shards;
+    void **owned;
+    int n_owned;
 } kvant_gguf;
 
 /* What ggml calls a tensor type, e.g. "Q4_K"; NULL for a number that it does not define. */
@@ -70,6 +88,8 @@ kvant_status kvant_gguf_open(const char *path, kvant_gguf_size_fn type_size, kva
 kvant_status kvant_gguf_parse(const char *name, const uint8_t *data, size_t size, kvant_gguf_size_fn type_size,
                               kvant_gguf **out, kvant_error *err);
 void kvant_gguf_close(kvant_gguf *f);
+/* The bytes of a tensor that was repacked will not be read again soon: their pages need not stay in memory. */
+void kvant_gguf_drop(const kvant_gguf *f, const kvant_gguf_tensor *t);
 
 /* NULL: no such key / tensor. */
 const kvant_gguf_value *kvant_gguf_find(const kvant_gguf *f, const char *key);

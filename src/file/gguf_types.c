@@ -6,6 +6,7 @@
 #include "file/gguf.h"
 
 #include "base/memory.h"
+#include "base/mlx_type.h"
 
 typedef struct type_row {
     const char *name;
@@ -29,7 +30,18 @@ static const type_row *find_type(uint32_t type) {
     return &tensor_types[type];
 }
 
+static const char *mlx_name(uint32_t type) {
+    static const char *const names[9][3] = {
+        [2] = {"AFFINE2_G32", "AFFINE2_G64", "AFFINE2_G128"}, [3] = {"AFFINE3_G32", "AFFINE3_G64", "AFFINE3_G128"},
+        [4] = {"AFFINE4_G32", "AFFINE4_G64", "AFFINE4_G128"}, [5] = {"AFFINE5_G32", "AFFINE5_G64", "AFFINE5_G128"},
+        [6] = {"AFFINE6_G32", "AFFINE6_G64", "AFFINE6_G128"}, [8] = {"AFFINE8_G32", "AFFINE8_G64", "AFFINE8_G128"}};
+    int bits = kvant_mlx_bits(type), group = kvant_mlx_group(type);
+    if (bits > 8 || (group != 32 && group != 64 && group != 128)) return NULL;
+    return kvant_mlx_scale_of(type) == KVANT_MLX_E8M0 ? "MXFP4" : names[bits][group / 64];
+}
+
 const char *kvant_gguf_tensor_type_name(uint32_t type) {
+    if (kvant_mlx_is(type)) return mlx_name(type);
     const type_row *row = find_type(type);
     return row ? row->name : NULL;
 }

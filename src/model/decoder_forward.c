@@ -30,8 +30,7 @@ static void embed(const step *t) {
     float *x = t->w->x;
     for (int s = 0; s < t->n_segments; s++) {
         for (int i = 0; i < t->segments[s].n; i++, x += d->hp.n_embd) {
-            size_t id = (size_t)t->segments[s].ids[i];
-            kvant_weight_decode_row(d->embedding->type, d->embedding->data + id * d->embedding_row_bytes, d->hp.n_embd, x);
+            kvant_weight_decode_source(&d->embedding_rows, t->segments[s].ids[i], d->hp.n_embd, x);
             if (d->hp.embedding_scale != 1.0f) d->ctx->kernels->scale_f32(x, d->hp.embedding_scale, d->hp.n_embd);
         }
     }

@@ -11,6 +11,8 @@
 #include "base/memory.h"
 #include "model/decoder_internal.h"
 
+#define PAIRS_KEY "kvant.rope.pairs" /* model folders only (file/folder.h) */
+
 typedef struct reader {
     const kvant_gguf *f;
     const kvant_arch_traits *traits;
@@ -171,6 +173,26 @@ static kvant_status read_windows(reader *r, kvant_hparams *hp) {
     return KVANT_OK;
 }
 
+/* A model folder stores queries and keys as they were trained; GGUF's converters rearrange their rows for some families. */
+static kvant_status read_pairs(reader *r, kvant_rope_pairs *pairs) {
+    uint32_t value;
+    if (!kvant_gguf_find(r->f, PAIRS_KEY)) return KVANT_OK;
+    KVANT_TRY(kvant_gguf_u32(r->f, PAIRS_KEY, &value, r->err));
+    *pairs = value ? KVANT_ROPE_HALVES : KVANT_ROPE_INTERLEAVED;
+    return KVANT_OK;
+}
+
+/* Layers whose keys are not turned: each n-th one of a family, or as a folder says. */
+static kvant_status read_rope_layers(reader *r, kvant_hparams *hp) {
+    const kvant_gguf_value *v = kvant_gguf_find(r->f, "kvant.rope.layers");
+    int step = r->traits->no_rope_step;
+    if (v && (v->type != KVANT_GGUF_ARRAY || v->element_type == KVANT_GGUF_STRING || v->n_elements < (uint64_t)hp->n_layer))
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: kvant.rope.layers should have %d flags", r->f->path, hp->n_layer);
+    for (int i = 0; i < hp->n_layer; i++)
+        hp->no_rope[i] = v ? kvant_gguf_array_int(v, (uint64_t)i) == 0 : step > 0 && (i + 1) % step == 0;
+    return KVANT_OK;
+}
+
 static double yarn_magnitude(double factor, double mscale) { return factor <= 1.0 ? 1.0 : 0.1 * mscale * log(factor) + 1.0; }
 
 static kvant_status read_scaling_type(reader *r, bool *yarn, bool *longrope, bool *none) {
@@ -193,7 +215,7 @@ static kvant_status read_scaling_type(reader *r, bool *yarn, bool *longrope, boo
 
 static kvant_status read_yarn(reader *r, kvant_rope_params *rope) {
     float value, log_multiplier = 0;
-    if (r->traits->yarn_keys) {
+    if (r->traits->yarn_keys || kvant_gguf_find(r->f, PAIRS_KEY)) { /* a folder's are always meant */
         KVANT_TRY(read_float_within(r, "rope.scaling.yarn_beta_fast", 1e-3f, 1e6f, 32, &value));
         rope->beta_fast = (double)value;
         KVANT_TRY(read_float_within(r, "rope.scaling.yarn_beta_slow", 1e-3f, 1e6f, 1, &value));
@@ -267,12 +289,14 @@ static kvant_status read_rope(reader *r, kvant_hparams *hp) {
     bool finetuned;
     rope->n_rot = hp->n_rot;
     rope->pairs = r->traits->rope_pairs;
+    KVANT_TRY(read_pairs(r, &rope->pairs));
     KVANT_TRY(read_float_within(r, "rope.freq_base", 1.001f, 1e12f, 10000, &base));
     rope->base = (double)base;
     KVANT_TRY(read_rope_scaling(r, hp, rope));
     KVANT_TRY(kvant_gguf_bool_or(r->f, key_of(r, "rope.scaling.finetuned"), true, &finetuned, r->err));
     hp->use_rope = hp->n_rot > 0 && !(r->traits->rope_finetuned_switch && !finetuned);
     KVANT_TRY(read_sections(r, rope));
+    KVANT_TRY(read_rope_layers(r, hp));
     hp->local_rope = *rope;
     if (r->traits->local_rope != KVANT_LOCAL_ROPE_SAME) hp->local_rope.freq_scale = 1.0;
     if (r->traits->local_rope == KVANT_LOCAL_ROPE_PLAIN) {
@@ -295,6 +319,7 @@ static kvant_status read_scales(reader *r, kvant_hparams *hp) {
     KVANT_TRY(read_float_within(r, epsilon, 0, 1, 0, &hp->norm_eps));
     int per_head = t->wide_query_layers == hp->n_layer ? hp->n_embd / hp->n_head : hp->head_dim;
     hp->attention_scale = 1.0f / sqrtf((float)per_head);
+    KVANT_TRY(kvant_gguf_f32_or(r->f, "kvant.attention.scale", hp->attention_scale, &hp->attention_scale, r->err));
     hp->embedding_scale = t->embedding_sqrt ? sqrtf((float)hp->n_embd) : 1.0f;
     hp->residual_scale = hp->logit_scale = 1.0f;
     if (t->granite_scales) {

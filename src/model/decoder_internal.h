@@ -32,6 +32,7 @@ typedef struct kvant_hparams {
     bool longrope_type;
     int window;                     /* of the layers that have one; 0: none */
     uint8_t windowed[KVANT_MAX_LAYERS];
+    uint8_t no_rope[KVANT_MAX_LAYERS];
 } kvant_hparams;
 
 /* Reads and checks. KVANT_EUNSUPPORTED, KVANT_EFORMAT with a sentence. */
@@ -71,7 +72,7 @@ struct kvant_decoder {
     kvant_rope ropes[2];            /* layers without and with a window */
     int n_rope;
     const kvant_gguf_tensor *embedding; /* rows are decoded from the map */
-    size_t embedding_row_bytes;
+    kvant_weight_source embedding_rows;
     kvant_norm output_norm;
     kvant_linear output;
     kvant_layer *layers;            /* [n_layer] */

@@ -11,6 +11,7 @@
 
 #include "base/memory.h"
 #include "model/decoder_internal.h"
+#include "model/tensor_rows.h"
 
 typedef struct loader {
     kvant_context *ctx;
@@ -40,7 +41,7 @@ static kvant_status check_type(loader *l, const kvant_gguf_tensor *t, kvant_weig
     return kvant_fail(
         l->err, KVANT_EUNSUPPORTED,
         "%s: %s is stored as %s (type %u), which Kvant does not read; it reads F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, "
-        "Q2_K to Q6_K, IQ4_NL, IQ4_XS and MXFP4",
+        "Q2_K to Q6_K, IQ4_NL, IQ4_XS, MXFP4 and MLX's affine formats",
         l->f->path, l->name, type ? type : "an unknown type", (unsigned)t->type);
 }
 
@@ -68,22 +69,16 @@ static kvant_status find_tensor(loader *l, int64_t d0, int64_t d1, int64_t d2, b
     return KVANT_OK;
 }
 
-/* Only a real map may be dropped: bytes that the caller lent would be lost. */
-static void drop_tensor(loader *l, const kvant_gguf_tensor *t) {
-    if (!l->f->borrowed) kvant_map_drop(&l->f->map, (size_t)(t->data - l->f->map.data), t->bytes);
-}
-
 static kvant_status no_memory(loader *l) {
     return kvant_fail(l->err, KVANT_ENOMEM, "%s: not enough memory for %s", l->f->path, l->name);
 }
 
 /* n floats of a tensor of shape n x n_row, from row on. */
 static kvant_status decode_floats(loader *l, const kvant_gguf_tensor *t, int64_t row, int64_t n, float **out) {
-    size_t row_bytes;
-    KVANT_TRY(kvant_weight_row_bytes(t->type, t->dims[0], &row_bytes));
     float *x = kvant_alloc_aligned((size_t)n, sizeof *x);
     if (!x) return no_memory(l);
-    kvant_weight_decode_row(t->type, t->data + (size_t)row * row_bytes, n, x);
+    kvant_weight_source source = kvant_tensor_rows(t, row);
+    kvant_weight_decode_source(&source, 0, n, x);
     for (int64_t i = 0; i < n; i++) {
         if (isfinite(x[i])) continue;
         kvant_free_aligned(x);
@@ -135,12 +130,10 @@ static kvant_status load_linear(loader *l, const slice *s, kvant_linear *out) {
     const kvant_gguf_tensor *t;
     name_of(l, s->what, "weight");
     KVANT_TRY(find_tensor(l, s->cols, s->all_rows, s->n_plane, true, &t));
-    size_t row_bytes;
-    KVANT_TRY(kvant_weight_row_bytes(t->type, s->cols, &row_bytes));
-    const uint8_t *src = t->data + (size_t)(s->plane * s->all_rows + s->first) * row_bytes;
-    KVANT_TRY(kvant_weight_create(l->ctx, t->type, src, s->rows, s->cols, &out->w, l->err));
+    kvant_weight_source source = kvant_tensor_rows(t, s->plane * s->all_rows + s->first);
+    KVANT_TRY(kvant_weight_create_from(l->ctx, &source, s->rows, s->cols, &out->w, l->err));
     l->d->weight_bytes += kvant_weight_bytes(out->w);
-    if (t != l->d->embedding && s->first + s->rows == s->all_rows && s->plane == s->n_plane - 1) drop_tensor(l, t);
+    if (t != l->d->embedding && s->first + s->rows == s->all_rows && s->plane == s->n_plane - 1) kvant_gguf_drop(l->f, t);
     KVANT_TRY(load_scale(l, s->what, s->scale_kind, s->n_plane, s->plane, &out->scale));
     if (!s->bias) return KVANT_OK;
     name_of(l, s->what, "bias");
@@ -264,7 +257,7 @@ static kvant_status load_layer(loader *l, int index) {
     const kvant_arch_traits *t = d->hp.traits;
     kvant_layer *layer = &d->layers[index];
     l->layer = index;
-    layer->rope = !d->hp.use_rope || (t->no_rope_step > 0 && (index + 1) % t->no_rope_step == 0) ? -1 : d->hp.windowed[index];
+    layer->rope = !d->hp.use_rope || d->hp.no_rope[index] ? -1 : d->hp.windowed[index];
     if (t->pre_norm) {
         KVANT_TRY(load_norm(l, "attn_norm", d->hp.n_embd, &layer->attn_norm));
         KVANT_TRY(load_norm(l, t->ffn_norm_name, d->hp.n_embd, &layer->ffn_norm));
@@ -308,7 +301,7 @@ static kvant_status load_output(loader *l) {
     kvant_decoder *d = l->d;
     name_of(l, "token_embd", "weight");
     KVANT_TRY(find_tensor(l, d->hp.n_embd, d->hp.n_vocab, 1, true, &d->embedding));
-    KVANT_TRY(kvant_weight_row_bytes(d->embedding->type, d->hp.n_embd, &d->embedding_row_bytes));
+    d->embedding_rows = kvant_tensor_rows(d->embedding, 0);
     KVANT_TRY(load_norm(l, "output_norm", d->hp.n_embd, &d->output_norm));
     bool own = !d->hp.traits->tied && kvant_gguf_find_tensor(l->f, name_of(l, "output", "weight")) != NULL;
     if (!own && d->hp.traits->output_required)

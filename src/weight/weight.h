@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* weight.h: weight matrices in the formats of GGUF, and the product of activations with them.
+/* weight.h: weight matrices in the formats of GGUF and of MLX, and the product of activations with them.
  *
  * A weight is repacked once, when it is loaded, into panels of 16 rows (kernel/kernels.h) at its own number of bits; nothing
  * is expanded to float as a whole. All formats share one product; a format is a row of traits and a function that takes one
@@ -10,7 +10,8 @@
 #include "base/context.h"
 #include "base/status.h"
 
-/* GGUF's tensor type numbers (ggml_type). */
+/* GGUF's tensor type numbers (ggml_type). MLX's quantized types are numbered in base/mlx_type.h; their codes alone count as the
+ * bytes of a row. */
 typedef enum kvant_weight_type {
     KVANT_W_F32 = 0, KVANT_W_F16 = 1, KVANT_W_Q4_0 = 2, KVANT_W_Q4_1 = 3, KVANT_W_Q5_0 = 6, KVANT_W_Q5_1 = 7, KVANT_W_Q8_0 = 8,
     KVANT_W_Q2_K = 10, KVANT_W_Q3_K = 11, KVANT_W_Q4_K = 12, KVANT_W_Q5_K = 13, KVANT_W_Q6_K = 14,
@@ -30,12 +31,27 @@ kvant_status kvant_weight_row_bytes(uint32_t type, int64_t n, size_t *out);
 /* Decodes n elements (whole blocks) as they stand in a GGUF file. The reference of every format. */
 void kvant_weight_decode_row(uint32_t type, const uint8_t *src, int64_t n, float *out);
 
+/* Where the rows of a matrix lie: row_bytes apart (a multiple of the row's own bytes where rows of two matrices alternate). */
+typedef struct kvant_weight_source {
+    uint32_t type;
+    const uint8_t *data;
+    size_t row_bytes;
+    const uint8_t *scales, *biases; /* MLX's types: of the groups of row 0; biases NULL for MXFP4 */
+    size_t scale_row_bytes;         /* from the scales of a row to those of the next */
+} kvant_weight_source;
+
+/* The first n elements of a row (whole blocks) as floats. */
+void kvant_weight_decode_source(const kvant_weight_source *source, int64_t row, int64_t n, float *out);
+
 typedef struct kvant_weight kvant_weight;
 
 /* Repacks rows x cols (cols is the reduction; src: rows of row_bytes each, as in the file) on the context's threads.
  * KVANT_ENOMEM; KVANT_EFORMAT when cols is not a multiple of the type's block. src is not needed afterwards. */
 kvant_status kvant_weight_create(kvant_context *ctx, uint32_t type, const uint8_t *src, int64_t rows, int64_t cols,
                                  kvant_weight **out, kvant_error *err);
+/* The same from any source. */
+kvant_status kvant_weight_create_from(kvant_context *ctx, const kvant_weight_source *source, int64_t rows, int64_t cols,
+                                      kvant_weight **out, kvant_error *err);
 void kvant_weight_destroy(kvant_weight *w);
 int64_t kvant_weight_rows(const kvant_weight *w);
 int64_t kvant_weight_cols(const kvant_weight *w);

@@ -3,8 +3,8 @@
  *
  * One panel of 16 rows after another. A panel of a quantized format is a list of chunks of KVANT_CHUNK_COLS columns (the last may
  * be narrower), each of which is read from its first byte to its last, so that a product is one sequential stream:
- *   d         binary16 [chunk/block_elements][16]            (quantized formats but MXFP4)
- *   m         binary16 [chunk/block_elements][16]            (formats with minima)
+ *   d         binary16 [chunk/block_elements][16]            (quantized formats but MXFP4; bfloat16 or float where the format
+ *   m         binary16 [chunk/block_elements][16]             says so; m: formats with minima)
  *   sub_scale uint8    [chunk/sub_elements][16]              (formats with sub-block scales)
  *   sub_min   uint8    [chunk/sub_elements][16]              (formats with both, unless they share a byte)
  *   codes     [chunk/32] block32s at code_bits (kernel/kernels.h), 64-byte aligned

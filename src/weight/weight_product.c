@@ -146,6 +146,27 @@ static void expand_sub_scales(const kvant_weight *w, const kvant_chunk_layout *c
     }
 }
 
+/* The scales and biases of blocks that have no scales of their own inside: n numbers of the format's kind at `from` -> out, each
+ * row of 16 `copies` times. */
+static void expand_numbers(const kvant_weight *w, const uint8_t *from, size_t n, size_t copies, float *out) {
+    const kvant_weight_format *f = w->format;
+    if (f->scale == KVANT_SCALE_F16 && copies == 1) {
+        w->ctx->kernels->f16_to_f32(out, (const uint16_t *)(const void *)from, (int)n);
+        return;
+    }
+    for (size_t i = 0; i < n; i += ROWS, from += ROWS * kvant_scale_bytes(f->scale)) {
+        float row[ROWS];
+        if (f->scale == KVANT_SCALE_F32) memcpy(row, from, sizeof row);
+        else if (f->scale == KVANT_SCALE_F16) w->ctx->kernels->f16_to_f32(row, (const uint16_t *)(const void *)from, ROWS);
+        else {
+            uint32_t bits[ROWS];
+            widen_bf16(bits, (const uint16_t *)(const void *)from);
+            memcpy(row, bits, sizeof row);
+        }
+        for (size_t c = 0; c < copies; c++, out += ROWS) memcpy(out, row, sizeof row);
+    }
+}
+
 /* Scales and biases of a chunk of n columns as floats, [n / sub_elements][16] each. */
 static void expand_scales(const kvant_weight *w, const kvant_chunk_layout *c, const uint8_t *chunk, size_t n,
                           product_scratch *s) {
@@ -154,8 +175,9 @@ static void expand_scales(const kvant_weight *w, const kvant_chunk_layout *c, co
     size_t n_d = n / (size_t)f->block_elements * ROWS, n_sub = n / (size_t)f->sub_elements;
     const uint16_t *d = (const uint16_t *)(const void *)chunk, *m = (const uint16_t *)(const void *)(chunk + c->m);
     if (f->sub == KVANT_SUB_NONE) {
-        k->f16_to_f32(s->scale, d, (int)n_d);
-        if (f->has_min) k->f16_to_f32(s->bias, m, (int)n_d);
+        size_t copies = (size_t)(f->block_elements / f->sub_elements);
+        expand_numbers(w, chunk, n_d, copies, s->scale);
+        if (f->has_min) expand_numbers(w, chunk + c->m, n_d, copies, s->bias);
     } else if (f->sub == KVANT_SUB_E8M0) {
         for (size_t b = 0; b < n_sub; b++) {
             uint32_t bits[ROWS];
@@ -170,8 +192,11 @@ static void expand_scales(const kvant_weight *w, const kvant_chunk_layout *c, co
         }
         expand_sub_scales(w, c, chunk, n_sub, s);
     }
-    if (!f->has_min && f->zero_point != 0)
-        for (size_t b = 0; b < n_sub; b++) multiply(s->bias + b * ROWS, s->scale + b * ROWS, -(float)f->zero_point);
+    if (f->zero_point == 0) return;
+    for (size_t b = 0; b < n_sub; b++) {
+        if (f->has_min) k->add_scaled_f32(s->bias + b * ROWS, s->scale + b * ROWS, -(float)f->zero_point, ROWS);
+        else multiply(s->bias + b * ROWS, s->scale + b * ROWS, -(float)f->zero_point);
+    }
 }
 
 /* The codes of n_block block32s as a byte tile; 8-bit codes need no expansion. */
@@ -276,7 +301,7 @@ static void product_panel(const product_job *job, int64_t index, const vector_gr
     if (job->bias) memcpy(start, job->bias + first_row, n_row * sizeof(float));
     for (int i = 0; i < g->n; i++) memcpy(s->acc + i * ROWS, start, sizeof start);
     const uint8_t *panel = w->panels + (size_t)index * w->panel_bytes;
-    if (w->format->split) product_quantized(w, g, panel, s);
+    if (w->format->code_bits) product_quantized(w, g, panel, s);
     else product_floats(w, g, panel, s);
     float *out = job->out + g->first * job->out_stride + first_row;
     for (int i = 0; i < g->n; i++) memcpy(out + (size_t)i * job->out_stride, s->acc + i * ROWS, n_row * sizeof(float));
@@ -295,7 +320,7 @@ static void product_task(void *arg, int task, int worker) {
 /* The number of tasks. A task's vectors stay in the second cache level while its panels pass by. */
 static int plan_tasks(product_job *job) {
     const kvant_weight *w = job->w;
-    bool floats = !w->format->split || job->a->precision == KVANT_EXACT;
+    bool floats = w->format->code_bits == 0 || job->a->precision == KVANT_EXACT;
     size_t vectors = GROUP_BYTES / ((size_t)w->cols * (floats ? sizeof(float) : 1)) / 12 * 12;
     job->vectors_a_group = vectors < GROUP_MIN ? GROUP_MIN : vectors > GROUP_MAX ? GROUP_MAX : (int)vectors;
     size_t task_bytes = TASK_BYTES / (size_t)(job->a->n < 16 ? job->a->n : 16);

@@ -14,9 +14,9 @@
 static kvant_chunk_layout plan_chunk(const kvant_weight_format *f, size_t cols) {
     size_t n_block = cols / (size_t)f->block_elements, n_sub = cols / (size_t)f->sub_elements, at = 0;
     kvant_chunk_layout c;
-    if (f->sub != KVANT_SUB_E8M0) at += n_block * ROWS * 2;
+    if (f->sub != KVANT_SUB_E8M0) at += n_block * ROWS * kvant_scale_bytes(f->scale);
     c.m = at;
-    if (f->has_min) at += n_block * ROWS * 2;
+    if (f->has_min) at += n_block * ROWS * kvant_scale_bytes(f->scale);
     c.sub_scale = at;
     if (f->sub != KVANT_SUB_NONE) at += n_sub * ROWS;
     c.sub_min = at;
@@ -38,7 +38,7 @@ static int largest_code(const kvant_weight_format *f) {
 
 static void plan_panel(kvant_weight *w) {
     size_t cols = (size_t)w->cols;
-    if (!w->format->split) {
+    if (w->format->code_bits == 0) {
         w->panel_bytes = (cols * ROWS * (size_t)w->format->block_bytes + 63) / 64 * 64;
         return;
     }
@@ -86,12 +86,16 @@ static void pack_block32(int bits, uint32_t w[WORDS][ROWS], uint8_t *packed) {
 static void pack_scales(const kvant_weight_format *f, const kvant_chunk_layout *c, const kvant_weight_block *b, size_t index,
                         uint8_t *chunk) {
     size_t n_sub = (size_t)(f->block_elements / f->sub_elements);
-    uint16_t *d = (uint16_t *)(void *)chunk + index * ROWS, *m = (uint16_t *)(void *)(chunk + c->m) + index * ROWS;
     uint8_t *sub_scale = chunk + c->sub_scale + index * n_sub * ROWS, *sub_min = chunk + c->sub_min + index * n_sub * ROWS;
-    if (f->sub != KVANT_SUB_E8M0)
+    if (f->scale == KVANT_SCALE_F32) {
+        uint32_t *d = (uint32_t *)(void *)chunk + index * ROWS, *m = (uint32_t *)(void *)(chunk + c->m) + index * ROWS;
         for (int r = 0; r < ROWS; r++) d[r] = b[r].d;
-    if (f->has_min)
-        for (int r = 0; r < ROWS; r++) m[r] = b[r].m;
+        for (int r = 0; r < ROWS && f->has_min; r++) m[r] = b[r].m;
+    } else if (f->sub != KVANT_SUB_E8M0) {
+        uint16_t *d = (uint16_t *)(void *)chunk + index * ROWS, *m = (uint16_t *)(void *)(chunk + c->m) + index * ROWS;
+        for (int r = 0; r < ROWS; r++) d[r] = (uint16_t)b[r].d;
+        for (int r = 0; r < ROWS && f->has_min; r++) m[r] = (uint16_t)b[r].m;
+    }
     if (f->sub == KVANT_SUB_NONE) return;
     for (size_t s = 0; s < n_sub; s++)
         for (size_t r = 0; r < ROWS; r++) {
@@ -109,8 +113,8 @@ static void pack_codes(const kvant_weight_format *f, const kvant_weight_block *b
     }
 }
 
-/* n_row rows of src, row_bytes apart; one block of each is in scratch at a time. */
-static void pack_panel(const kvant_weight *w, const uint8_t *src, size_t row_bytes, int n_row, uint8_t *panel) {
+/* n_row rows of the source; one block of each is in scratch at a time. */
+static void pack_panel(const kvant_weight *w, const kvant_weight_source *src, int64_t first_row, int n_row, uint8_t *panel) {
     const kvant_weight_format *f = w->format;
     const int64_t block = f->block_elements;
     kvant_weight_block b[ROWS];
@@ -119,9 +123,9 @@ static void pack_panel(const kvant_weight *w, const uint8_t *src, size_t row_byt
         const kvant_chunk_layout *c = kvant_weight_chunk_layout(w, first);
         int64_t end = first + KVANT_CHUNK_COLS < w->cols ? first + KVANT_CHUNK_COLS : w->cols;
         memset(panel, 0, c->codes); /* what is between the scales and the codes */
-        for (int64_t k = first; k < end; k += block, src += f->block_bytes) {
+        for (int64_t k = first; k < end; k += block) {
             size_t index = (size_t)((k - first) / block);
-            for (int r = 0; r < n_row; r++) f->split(src + (size_t)r * row_bytes, &b[r]);
+            for (int r = 0; r < n_row; r++) kvant_split_source(f, src, first_row + r, k / block, &b[r]);
             pack_scales(f, c, b, index, panel);
             pack_codes(f, b, panel + c->codes + (size_t)(k - first) * ROWS * (size_t)f->code_bits / 8);
         }
@@ -149,8 +153,7 @@ static void pack_float_panel(const kvant_weight *w, const uint8_t *src, size_t r
 
 typedef struct repack_job {
     const kvant_weight *w;
-    const uint8_t *src;
-    size_t row_bytes;
+    const kvant_weight_source *src;
 } repack_job;
 
 static void repack_panel(void *arg, int task, int worker) {
@@ -159,16 +162,15 @@ static void repack_panel(void *arg, int task, int worker) {
     const kvant_weight *w = job->w;
     int64_t first_row = (int64_t)task * ROWS;
     int n_row = w->rows - first_row < ROWS ? (int)(w->rows - first_row) : ROWS;
-    const uint8_t *src = job->src + (size_t)first_row * job->row_bytes;
     uint8_t *panel = w->panels + (size_t)task * w->panel_bytes;
-    if (w->format->split) pack_panel(w, src, job->row_bytes, n_row, panel);
-    else pack_float_panel(w, src, job->row_bytes, n_row, panel);
+    if (w->format->code_bits) pack_panel(w, job->src, first_row, n_row, panel);
+    else pack_float_panel(w, job->src->data + (size_t)first_row * job->src->row_bytes, job->src->row_bytes, n_row, panel);
 }
 
-kvant_status kvant_weight_create(kvant_context *ctx, uint32_t type, const uint8_t *src, int64_t rows, int64_t cols,
-                                 kvant_weight **out, kvant_error *err) {
-    const kvant_weight_format *f = kvant_weight_format_find(type);
-    if (!f) return kvant_fail(err, KVANT_EUNSUPPORTED, "weight: tensor type %u is not one that Kvant reads", type);
+kvant_status kvant_weight_create_from(kvant_context *ctx, const kvant_weight_source *source, int64_t rows, int64_t cols,
+                                      kvant_weight **out, kvant_error *err) {
+    const kvant_weight_format *f = kvant_weight_format_find(source->type);
+    if (!f) return kvant_fail(err, KVANT_EUNSUPPORTED, "weight: tensor type %u is not one that Kvant reads", source->type);
     if (rows < 1 || cols < 1 || rows > INT32_MAX || cols > INT32_MAX)
         return kvant_fail(err, KVANT_EFORMAT, "weight: found %lld rows of %lld, expected 1 to %d of each", (long long)rows,
                           (long long)cols, INT32_MAX);
@@ -185,10 +187,17 @@ kvant_status kvant_weight_create(kvant_context *ctx, uint32_t type, const uint8_
         return kvant_fail(err, KVANT_ENOMEM, "weight: out of memory for %lld x %lld %s", (long long)rows, (long long)cols,
                           f->name);
     }
-    repack_job job = {w, src, (size_t)(cols / f->block_elements) * (size_t)f->block_bytes};
+    repack_job job = {w, source};
     kvant_pool_run(ctx->pool, (int)w->n_panel, repack_panel, &job);
     *out = w;
     return KVANT_OK;
+}
+
+kvant_status kvant_weight_create(kvant_context *ctx, uint32_t type, const uint8_t *src, int64_t rows, int64_t cols,
+                                 kvant_weight **out, kvant_error *err) {
+    kvant_weight_source source = {.type = type, .data = src};
+    (void)kvant_weight_row_bytes(type, cols, &source.row_bytes); /* what is wrong is said by the function below */
+    return kvant_weight_create_from(ctx, &source, rows, cols, out, err);
 }
 
 void kvant_weight_destroy(kvant_weight *w) {
