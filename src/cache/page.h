@@ -96,6 +96,16 @@ bool kvant_sequence_can_truncate(const kvant_sequence *s, int64_t n_tokens);
  * all before it. settled: as above, for all pages of a sequence. */
 kvant_status kvant_sequence_adopt(kvant_sequence *s, kvant_page *const *pages, int n_tokens, bool settled);
 
+/* kvant_sequence_append to one layer of several sequences, each of them once, as one piece of work for the threads. Their caches
+ * share a context. On failure nothing was appended to any. */
+typedef struct kvant_append_item {
+    kvant_sequence *s;
+    const float *k, *v; /* [n][n_kv_head][head_dim] */
+    int n;
+    int first_task;     /* filled in by the call */
+} kvant_append_item;
+kvant_status kvant_sequence_append_batch(kvant_append_item *items, int n_items, int layer);
+
 /* Stores one token in slot 0..63 of a page (in its full-precision part where it has one); k and v are transformed. */
 void kvant_page_put(kvant_page *page, int kv_head, int slot, const float *k, const float *v, const kvant_kernels *kernels);
 /* The opposite. */

@@ -196,56 +196,86 @@ static kvant_status grow(kvant_sequence *s, int layer, int n) {
 }
 
 typedef struct append_job {
-    const kvant_page_list *list;
-    const kvant_cache *cache;
-    int layer;
-    int64_t first; /* position of token 0 */
-    int n, first_page;
-    const float *k, *v;
+    const kvant_append_item *items;
+    int n_items, layer;
 } append_job;
 
-/* One KV head of one page, K and V: tokens of a page share bytes, so they are written by one task. */
+/* One KV head of one page of one sequence, K and V: tokens of a page share bytes, so they are written by one task. */
 static void append_task(void *arg, int task, int worker) {
     (void)worker;
     const append_job *job = arg;
-    const kvant_transforms *transforms = &job->cache->transforms;
-    const kvant_kernels *kernels = job->cache->ctx->kernels;
-    int n_head = transforms->n_kv_head, head = task % n_head, index = job->first_page + task / n_head;
+    const kvant_append_item *item = job->items + job->n_items - 1;
+    while (item->first_task > task)
+        item--;
+    const kvant_page_list *l = &item->s->layers[job->layer];
+    const kvant_transforms *transforms = &item->s->cache->transforms;
+    const kvant_kernels *kernels = item->s->cache->ctx->kernels;
+    task -= item->first_task;
+    int n_head = transforms->n_kv_head, head = task % n_head, index = (int)(l->length / TOKENS) + task / n_head;
     int64_t begin = (int64_t)index * TOKENS, end = begin + TOKENS;
     size_t d = (size_t)transforms->head_dim;
     float mean[KVANT_HEAD_DIM_MAX], k[KVANT_HEAD_DIM_MAX], v[KVANT_HEAD_DIM_MAX];
-    if (begin < job->first) begin = job->first;
-    if (end > job->first + job->n) end = job->first + job->n;
+    if (begin < l->length) begin = l->length;
+    if (end > l->length + item->n) end = l->length + item->n;
     for (int64_t t = begin; t < end; t++) {
-        size_t at = ((size_t)(t - job->first) * (size_t)n_head + (size_t)head) * d;
+        size_t at = ((size_t)(t - l->length) * (size_t)n_head + (size_t)head) * d;
         bool is_next = t > begin && t % KVANT_MEAN_BLOCK != 0;
         if (transforms->layers[job->layer].centred)
             (is_next ? kvant_transform_mean_next : kvant_transform_mean)(transforms, job->layer, head, t, mean);
-        kvant_transform_key(transforms, job->layer, head, job->k + at, mean, k, kernels);
-        memcpy(v, job->v + at, d * sizeof *v);
+        kvant_transform_key(transforms, job->layer, head, item->k + at, mean, k, kernels);
+        memcpy(v, item->v + at, d * sizeof *v);
         kvant_transform_value(transforms, job->layer, v, kernels);
-        kvant_page_put(job->list->pages[index], head, (int)(t % TOKENS), k, v, kernels);
+        kvant_page_put(l->pages[index], head, (int)(t % TOKENS), k, v, kernels);
     }
 }
 
-kvant_status kvant_sequence_append(kvant_sequence *s, int layer, const float *k, const float *v, int n) {
-    if (layer < 0 || layer >= n_layer(s) || n < 0) return KVANT_EINVAL;
-    if (n == 0) return KVANT_OK;
-    kvant_cache *cache = s->cache;
+/* Takes away the pages that grow added for tokens that do not come. */
+static void shrink(kvant_sequence *s, int layer) {
     kvant_page_list *l = &s->layers[layer];
-    if (l->length > (INT64_C(1) << 36) - n) return KVANT_EFULL;
-    drop_unseen(s, layer, l->length);
-    KVANT_TRY(grow(s, layer, n));
-    append_job job = {l, cache, layer, l->length, n, (int)(l->length / TOKENS), k, v};
-    int n_task = (l->n_pages - job.first_page) * cache->config.n_kv_head;
-    if (n < POOL_MIN) {
+    int n_pages = (int)((l->length + TOKENS - 1) / TOKENS);
+    release_pages(s, l, n_pages, l->n_pages);
+    l->n_pages = n_pages;
+}
+
+static kvant_status grow_item(const kvant_append_item *item, int layer) {
+    kvant_page_list *l = &item->s->layers[layer];
+    if (l->length > (INT64_C(1) << 36) - item->n) return KVANT_EFULL;
+    drop_unseen(item->s, layer, l->length);
+    return grow(item->s, layer, item->n);
+}
+
+kvant_status kvant_sequence_append_batch(kvant_append_item *items, int n_items, int layer) {
+    int64_t n_tokens = 0;
+    int n_task = 0;
+    for (int i = 0; i < n_items; i++)
+        if (layer < 0 || layer >= n_layer(items[i].s) || items[i].n < 0) return KVANT_EINVAL;
+    for (int i = 0; i < n_items; i++) {
+        const kvant_page_list *l = &items[i].s->layers[layer];
+        kvant_status st = items[i].n > 0 ? grow_item(&items[i], layer) : KVANT_OK;
+        if (st != KVANT_OK) {
+            for (int k = 0; k < i; k++)
+                shrink(items[k].s, layer);
+            return st;
+        }
+        items[i].first_task = n_task;
+        if (items[i].n == 0) continue;
+        n_task += (l->n_pages - (int)(l->length / TOKENS)) * items[i].s->cache->config.n_kv_head;
+        n_tokens += items[i].n;
+    }
+    append_job job = {items, n_items, layer};
+    if (n_tokens < POOL_MIN) {
         for (int t = 0; t < n_task; t++)
             append_task(&job, t, 0);
     } else {
-        kvant_pool_run(cache->ctx->pool, n_task, append_task, &job);
+        kvant_pool_run(items[0].s->cache->ctx->pool, n_task, append_task, &job);
     }
-    l->length += n;
+    for (int i = 0; i < n_items; i++)
+        items[i].s->layers[layer].length += items[i].n;
     return KVANT_OK;
+}
+
+kvant_status kvant_sequence_append(kvant_sequence *s, int layer, const float *k, const float *v, int n) {
+    return kvant_sequence_append_batch(&(kvant_append_item){.s = s, .k = k, .v = v, .n = n}, 1, layer);
 }
 
 /* ---- conversion ---- */

@@ -95,7 +95,7 @@ static kvant_status attend(const step *t, const kvant_layer *layer, int index, b
         int n = all_rows ? g->n : g->n_logits;
         const float *k = w->k + row * n_kv, *v = w->v + row * n_kv, *q = w->q + row * n_q;
         if (g->observe) KVANT_TRY(g->observe(g->observer, index, start_of(t, i), k, v, q, g->n));
-        KVANT_TRY(kvant_sequence_append(g->s, index, k, v, g->n));
+        w->appends[i] = (kvant_append_item){.s = g->s, .k = k, .v = v, .n = g->n};
         w->items[i] = (kvant_attend_item){g->s, q + (size_t)(g->n - n) * n_q, n, w->attended + out_row * n_q};
         row += (size_t)g->n;
         out_row += (size_t)n;
@@ -105,6 +105,7 @@ static kvant_status attend(const step *t, const kvant_layer *layer, int index, b
                                   .softcap = hp->attn_softcap,
                                   .sinks = layer->sinks,
                                   .precision = t->precision};
+    KVANT_TRY(kvant_sequence_append_batch(w->appends, t->n_segments, index));
     return kvant_attend_batch(w->items, t->n_segments, index, &params);
 }
 

@@ -4,6 +4,7 @@
 #define KVANT_MODEL_DECODER_INTERNAL_H
 
 #include "attn/attend.h"
+#include "cache/page.h"
 #include "kernel/kernels.h"
 #include "model/arch_traits.h"
 #include "model/decoder.h"
@@ -94,6 +95,7 @@ struct kvant_workspace {
     float *cosine[2], *sine[2];     /* [n_max][n_rot/2] for each rope */
     float *temperature;             /* [n_max] */
     int64_t *starts;                /* [n_max segments]: the length of each sequence before the step */
+    kvant_append_item *appends;     /* [n_max segments] */
     kvant_attend_item *items;       /* [n_max segments] */
     float *logits;                  /* [logit_rows][n_vocab]: rows that go to several places; made when a batch first needs them */
     int logit_rows;

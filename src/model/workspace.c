@@ -61,6 +61,7 @@ static kvant_status plan_all(const kvant_decoder *d, kvant_workspace *w) {
     }
     w->temperature = rows(&p, 1);
     w->starts = zeroed(&p, 1, sizeof *w->starts);
+    w->appends = zeroed(&p, 1, sizeof *w->appends);
     w->items = zeroed(&p, 1, sizeof *w->items);
     if (hp->n_expert > 0) plan_experts(&p, hp, w);
     if (p.failed) return KVANT_ENOMEM;
@@ -109,6 +110,7 @@ void kvant_workspace_destroy(kvant_workspace *w) {
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         kvant_free_aligned(buffers[i]);
     kvant_free(w->starts);
+    kvant_free(w->appends);
     kvant_free(w->items);
     kvant_free(w->chosen);
     kvant_free(w->members);
