@@ -498,6 +498,44 @@ static void the_least_recently_used_end_goes_first(void **state) {
     kvant_cache_destroy(cache);
 }
 
+/* Blocks that differ in one token, at every place. */
+static void make_twig(int32_t ids[KVANT_PAGE_TOKENS], int i, int n) {
+    memset(ids, 0, KVANT_PAGE_TOKENS * sizeof *ids);
+    ids[i % KVANT_PAGE_TOKENS] = 1 + (int)((int64_t)i * 7919 % n);
+}
+
+static void thousands_of_siblings_are_told_apart(void **state) {
+    (void)state;
+    enum { N = 3000, ROOM = 2000 };
+    static const float zeros[KVANT_PAGE_TOKENS * D];
+    const setup u = {.kv = "affine2:64"};
+    kvant_cache *cache = open_cache(&u);
+    kvant_prefix_tree *t;
+    kvant_sequence *s;
+    int32_t ids[KVANT_PAGE_TOKENS];
+    size_t block = LAYERS * cache->packed[0].bytes + sizeof(kvant_prefix_node) + LAYERS * (sizeof(void *) + 1);
+    check_ok(kvant_prefix_tree_create(cache, ROOM * block, &t));
+    for (int i = 0; i < N; i++) {
+        make_twig(ids, i, N);
+        check_ok(kvant_sequence_create(cache, &s));
+        for (int layer = 0; layer < LAYERS; layer++)
+            check_ok(kvant_sequence_append(s, layer, zeros, zeros, KVANT_PAGE_TOKENS));
+        check_ok(kvant_prefix_tree_insert(t, s, ids));
+        kvant_sequence_destroy(s);
+    }
+    check_tree(t);
+    for (int i = 0; i < N; i++) {
+        make_twig(ids, i, N);
+        int64_t n = kvant_prefix_tree_match(t, ids, KVANT_PAGE_TOKENS).n_usable;
+        assert_true(i < N - ROOM ? n < KVANT_PAGE_TOKENS : n == KVANT_PAGE_TOKENS);
+    }
+    assert_int_equal(kvant_prefix_tree_get_stats(t).n_nodes, ROOM);
+    assert_int_equal(kvant_prefix_tree_get_stats(t).n_evicted, N - ROOM);
+    kvant_prefix_tree_destroy(t);
+    assert_int_equal(kvant_cache_bytes(cache), 0);
+    kvant_cache_destroy(cache);
+}
+
 static void a_short_end_becomes_a_longer_one(void **state) {
     (void)state;
     static line a, b, c;
@@ -711,6 +749,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_tree_finds_what_a_list_finds_and_gives_back_the_same_bits),
         cmocka_unit_test(the_least_recently_used_end_goes_first),
+        cmocka_unit_test(thousands_of_siblings_are_told_apart),
         cmocka_unit_test(a_short_end_becomes_a_longer_one),
         cmocka_unit_test(a_beginning_stays_usable_when_windows_have_left_it),
         cmocka_unit_test(any_of_many_with_the_same_beginning_may_have_its_pages),
