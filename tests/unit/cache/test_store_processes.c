@@ -132,7 +132,7 @@ static void killed_writers_leave_nothing_damaged(void **state) {
     open_rig(&r);
     for (int i = 0; i < KILLS; i++) {
         pid_t child = start_writer(seed + (uint64_t)i, "0");
-        sleep_for(random_below(30000) / 1e6);
+        sleep_for(random_below(60000) / 1e6);
         int status;
         assert_int_equal(kill(child, SIGKILL), 0);
         assert_int_equal(waitpid(child, &status, 0), child);
