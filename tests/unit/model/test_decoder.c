@@ -257,6 +257,35 @@ static void a_step_that_does_not_fit_is_undone(void **state) {
     destroy_fixture(&x);
 }
 
+/* Two sequences of one cache whose budget lacks one page: whichever layer meets it, both are where they were, and go on alone. */
+static void a_batch_that_does_not_fit_is_undone(void **state) {
+    (void)state;
+    fixture probe = make_fixture("qwen2", 8, 0);
+    int32_t ids[4] = {1, 2, 3, 4};
+    assert_int_equal(kvant_decoder_forward(probe.d, probe.w, probe.s, ids, 4, KVANT_FAST, NULL, 0), KVANT_OK);
+    size_t one = kvant_cache_bytes(probe.cache);
+    destroy_fixture(&probe);
+    fixture x = make_fixture("qwen2", 8, 2 * one - 1);
+    kvant_sequence *second;
+    assert_int_equal(kvant_sequence_create(x.cache, &second), KVANT_OK);
+    kvant_segment segments[2] = {{.s = x.s, .ids = ids, .n = 4}, {.s = second, .ids = ids, .n = 3}};
+    assert_int_equal(kvant_decoder_forward_batch(x.d, x.w, segments, 2, KVANT_FAST), KVANT_EFULL);
+    assert_int_equal(kvant_sequence_length(x.s), 0);
+    assert_int_equal(kvant_sequence_length(second), 0);
+    assert_int_equal(kvant_cache_bytes(x.cache), 0);
+    assert_int_equal(kvant_decoder_forward_batch(x.d, x.w, segments, 1, KVANT_FAST), KVANT_OK);
+    assert_int_equal(kvant_decoder_forward_batch(x.d, x.w, segments, 2, KVANT_FAST), KVANT_EFULL);
+    assert_int_equal(kvant_sequence_length(x.s), 4);
+    assert_int_equal(kvant_cache_bytes(x.cache), one);
+    segments[1].s = x.s; /* a sequence twice, too many tokens, and none at all */
+    assert_int_equal(kvant_decoder_forward_batch(x.d, x.w, segments, 2, KVANT_FAST), KVANT_EINVAL);
+    segments[1] = (kvant_segment){.s = second, .ids = ids, .n = 5};
+    assert_int_equal(kvant_decoder_forward_batch(x.d, x.w, segments, 2, KVANT_FAST), KVANT_EINVAL);
+    assert_int_equal(kvant_decoder_forward_batch(x.d, x.w, segments, 0, KVANT_FAST), KVANT_EINVAL);
+    kvant_sequence_destroy(second);
+    destroy_fixture(&x);
+}
+
 /* The last rows' logits are the same bits whether or not those of earlier rows are wanted. */
 static void fewer_rows_of_logits_have_the_same_bits(void **state) {
     (void)state;
@@ -313,6 +342,7 @@ int main(void) {
         cmocka_unit_test(a_step_within_a_page_allocates_nothing),
         cmocka_unit_test(wrong_arguments_change_nothing),
         cmocka_unit_test(a_step_that_does_not_fit_is_undone),
+        cmocka_unit_test(a_batch_that_does_not_fit_is_undone),
         cmocka_unit_test(fewer_rows_of_logits_have_the_same_bits),
         cmocka_unit_test(damaged_models_are_survived),
     };
