@@ -2,7 +2,7 @@
 /* test_store_processes.c: processes that write into one folder are killed at any moment, and several write, read and prune one at a
  * time: whatever is there reads back, and is right.
  *
- * The program starts itself as the other processes: test_store_processes write SEED SECONDS (0: until it is killed). */
+ * The program starts itself as the other processes: test_store_processes write SEED SECONDS (0: until it is killed, a minute at most). */
 #define _GNU_SOURCE
 #include <stdarg.h>
 #include <stddef.h>
@@ -83,11 +83,11 @@ static int use_store(rig *r, bool writes) {
 static int run_writer(const char *first_seed, const char *how_long) {
     rig r;
     int rc = 0;
-    double wanted = atof(how_long), end = seconds() + wanted;
+    double wanted = atof(how_long), end = seconds() + (wanted > 0 ? wanted : 60);
     seed = (strtoull(first_seed, NULL, 10) + 1) * 0x9E3779B97F4A7C15u; /* neighbours begin far apart */
     open_rig(&r);
     if (write(STDOUT_FILENO, "!", 1) != 1) return 20; /* ready */
-    while (rc == 0 && (wanted == 0 || seconds() < end)) {
+    while (rc == 0 && seconds() < end) {
         rc = use_store(&r, true);
         kvant_store_counts counts;
         if (wanted > 0 && random_below(8) == 0 && kvant_store_prune(FOLDER, LIMIT / 2, 0, &counts, NULL) != KVANT_OK) rc = 14;
