@@ -9,6 +9,7 @@
 #include "chat_conversation.h"
 #include "chat_input.h"
 #include "chat_transcript.h"
+#include "draft_options.h"
 #include "options.h"
 
 #define CHAT_TEMPERATURE 0.7f
@@ -21,6 +22,7 @@ typedef struct chat_options {
     int64_t n_predict;
     kvant_sampler_params sampling;
     option_list stops;
+    draft_options draft;
 } chat_options;
 
 /* What one answer took, or all of them together. */
@@ -41,10 +43,12 @@ typedef struct chat {
     kvant_session *session;
     kvant_sampler_params sampling; /* of the sampler */
     kvant_sampler *sampler;
+    draft draft;
     answerer answer;
     bool can_answer; /* sampler and answer are there */
     chat_input *input;
     chat_conversation talk;
+    char *unanswered; /* a question that could not be answered: too long, or interrupted; /retry asks it again. NULL: none */
     chat_transcript transcript;
     char *text; /* of the answer that is being made */
     size_t text_size, text_room;
@@ -64,7 +68,7 @@ void chat_free(chat *c);
 /* chat_commands.c */
 /* A line that begins with a slash and is no message. */
 void chat_command(chat *c, const char *line);
-/* A question, which is kept with its answer, or not at all. */
+/* A question, which becomes part of the conversation with its answer, or not at all. */
 void chat_ask(chat *c, const char *question);
 
 #endif

@@ -48,8 +48,8 @@ int chat_set_sampling(chat *c, const kvant_sampler_params *sampling) {
     free_answerer(c);
     c->sampling = *sampling;
     if (kvant_sampler_create(sampling, c->info.n_vocab, &c->sampler, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
-    const answer_config config = {.model = c->model, .session = c->session, .sampler = c->sampler, .stops = c->options->stops.items,
-                                  .n_stops = c->options->stops.n, .put = put_text, .user = c};
+    const answer_config config = {.model = c->model, .session = c->session, .sampler = c->sampler, .draft = c->draft.params,
+                                  .stops = c->options->stops.items, .n_stops = c->options->stops.n, .put = put_text, .user = c};
     int code = answerer_begin(&c->answer, &config);
     c->can_answer = code == 0;
     return code;
@@ -57,11 +57,13 @@ int chat_set_sampling(chat *c, const kvant_sampler_params *sampling) {
 
 void chat_free(chat *c) {
     free_answerer(c);
+    draft_close(&c->draft);
     kvant_session_destroy(c->session);
     kvant_model_close(c->model);
     chat_input_close(c->input);
     chat_conversation_free(&c->talk);
     chat_transcript_free(&c->transcript);
+    free(c->unanswered);
     free(c->text);
 }
 
@@ -87,8 +89,8 @@ static int check_room(const chat *c) {
     if (n + 2 <= context) return 0;
     return fail_with(1,
                      "with this question the conversation has %" PRId64 " tokens, and the context holds %" PRId64
-                     "; /undo takes the last question and its answer back, /clear all of them, and after /save FILE a new "
-                     "chat with -c %" PRId64 " and /load FILE goes on",
+                     "; /undo takes the last question and its answer back, /clear all of them, then /retry asks this one again; "
+                     "after /save FILE a new chat with -c %" PRId64 " and /load FILE goes on",
                      n, context, 2 * context > n ? 2 * context : 2 * n);
 }
 
@@ -115,7 +117,7 @@ static int read_prompt(chat *c, int64_t n_kept, chat_figures *f) {
     f->prefill_seconds = kvant_time_seconds() - started;
     f->n_prompt = c->transcript.n;
     if (st == KVANT_ECANCELLED)
-        return fail_with(1, "interrupted after reading %" PRId64 " of %" PRId64 " tokens; the question is not kept",
+        return fail_with(1, "interrupted after reading %" PRId64 " of %" PRId64 " tokens; /retry goes on",
                          kvant_session_length(c->session), c->transcript.n);
     return st == KVANT_OK ? 0 : fail_with(1, "%s", err.message);
 }
@@ -209,7 +211,7 @@ static int make_answer(chat *c, chat_figures *f) {
     bool ended = strcmp(c->answer.ended, "end") == 0, stopped = strcmp(c->answer.ended, "interrupted") == 0;
     if (c->text_size > 0 || !stopped) end_line(c);
     if (c->text_size == 0 && (code || stopped)) {
-        if (stopped) fail_with(1, "interrupted; the question is not kept");
+        if (stopped) fail_with(1, "interrupted before anything was said; /retry goes on");
         return 1;
     }
     if (store_answer(c)) return 1;

@@ -23,15 +23,30 @@ static int say(const char *text) {
 /* What /undo, /retry and /edit are about. */
 static int need_question(const chat *c) { return c->talk.n > 0 ? 0 : fail_with(1, "nothing was asked yet"); }
 
+/* A question without an answer is put aside. */
 static int ask(chat *c, const char *question) {
     if (!chat_conversation_ask(&c->talk, question)) return fail_with(1, "out of memory");
     int code = chat_answer(c);
-    if (!c->talk.exchanges[c->talk.n - 1].answer) chat_conversation_undo(&c->talk);
+    chat_exchange *last = &c->talk.exchanges[c->talk.n - 1];
+    free(c->unanswered);
+    c->unanswered = NULL;
+    if (last->answer) return code;
+    c->unanswered = last->question;
+    last->question = NULL;
+    chat_conversation_undo(&c->talk);
     return code;
 }
 
 void chat_ask(chat *c, const char *question) {
     if (ask(c, question) != 0) c->failed = true;
+}
+
+static int ask_unanswered(chat *c) {
+    char *question = c->unanswered;
+    c->unanswered = NULL;
+    int code = ask(c, question);
+    free(question);
+    return code;
 }
 
 /* The last exchange is put aside while another one is tried: the question NULL means the same one. */
@@ -70,6 +85,7 @@ static int do_undo(chat *c, const char *text) {
 /* The sampler goes on drawing, so another answer comes by itself, unless the most probable token is always taken. */
 static int do_retry(chat *c, const char *text) {
     (void)text;
+    if (c->unanswered) return ask_unanswered(c);
     if (need_question(c)) return 1;
     if (c->sampling.temperature > 0) return ask_instead(c, NULL);
     kvant_sampler_params greedy = c->sampling, warm = c->sampling;
@@ -83,9 +99,9 @@ static int do_retry(chat *c, const char *text) {
 }
 
 static int do_edit(chat *c, const char *text) {
-    if (need_question(c)) return 1;
-    const char *old = c->talk.exchanges[c->talk.n - 1].question;
-    if (text[0]) return ask_instead(c, text);
+    if (!c->unanswered && need_question(c)) return 1;
+    const char *old = c->unanswered ? c->unanswered : c->talk.exchanges[c->talk.n - 1].question;
+    if (text[0]) return c->unanswered ? ask(c, text) : ask_instead(c, text);
     if (!chat_input_can_edit(c->input) || strchr(old, '\n'))
         return fail_with(1, "/edit needs the question that is to stand in place of the last one%s",
                          strchr(old, '\n') ? ", which has several lines" : "");
@@ -257,7 +273,7 @@ static const struct {
     bool takes_text;
 } commands[] = {
     {"/help", "", "this list", do_help, false},
-    {"/retry", "", "another answer to the last question", do_retry, false},
+    {"/retry", "", "another answer to the last question, or the first if there is none yet", do_retry, false},
     {"/edit", " TEXT", "another question in place of the last; without TEXT the last one comes up to be changed", do_edit, true},
     {"/undo", "", "take the last question and its answer back", do_undo, false},
     {"/clear", "", "a new conversation", do_clear, false},

@@ -9,11 +9,11 @@
 #include <errno.h>
 #include <jansson.h>
 #include <locale.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/select.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #ifdef KVANT_HAVE_LIBEDIT
@@ -132,17 +132,36 @@ static char *show_prompt(EditLine *editor) {
     return prompt;
 }
 
+/* Signals come only while it waits, or before: none is lost between a look at its flag and the wait. false: one came, or there is no
+ * key (patient: waits for one). */
+static bool wait_for_key(bool patient) {
+    sigset_t ours, before;
+    fd_set set;
+    const struct timespec at_once = {0, 0};
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGINT);
+    sigaddset(&ours, SIGWINCH);
+    sigaddset(&ours, SIGCONT);
+    sigprocmask(SIG_BLOCK, &ours, &before);
+    FD_ZERO(&set);
+    FD_SET(STDIN_FILENO, &set);
+    int n = interrupted ? -1 : pselect(STDIN_FILENO + 1, &set, NULL, NULL, patient ? NULL : &at_once, &before);
+    int why = errno;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    errno = why;
+    return n > 0;
+}
+
 /* A Ctrl-D that was typed while the terminal still read lines by itself arrives as a NUL. */
 static int read_key(EditLine *editor, wchar_t *out) {
     chat_input *in = NULL;
     el_get(editor, EL_CLIENTDATA, &in);
     for (;;) {
         char byte;
-        if (interrupted) return -1;
-        struct pollfd waiting = {.fd = STDIN_FILENO, .events = POLLIN};
-        bool typed_before = in->at_start && poll(&waiting, 1, 0) > 0;
+        bool typed_before = in->at_start && wait_for_key(false);
         in->at_start = false;
-        ssize_t n = read(STDIN_FILENO, &byte, 1);
+        ssize_t n = wait_for_key(true) ? read(STDIN_FILENO, &byte, 1) : -1;
+        if (interrupted) return -1;
         if (n < 0 && errno == EINTR) {
             if (was_resized) el_resize(editor);
             if (was_continued) { /* the shell has had the terminal in between */
@@ -213,6 +232,7 @@ static chat_input_kind read_edited(chat_input *in) {
     errno = 0;
     memset(&in->bytes, 0, sizeof in->bytes);
     in->at_start = true;
+    el_set(in->editor, EL_PREP_TERM, 1); /* before the prompt is shown: whoever has seen it can type any key */
     const char *line = el_gets(in->editor, &n);
     if (!line || n <= 0) {
         fputs(interrupted ? "^C\n" : "\n", in->screen);

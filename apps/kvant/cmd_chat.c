@@ -72,12 +72,15 @@ static int open_chat(chat *c) {
     kvant_model_get_info(c->model, &c->info);
     int code = check_template(c);
     if (code) return code;
+    code = draft_open(&c->draft, &o->draft, &o->model.load);
+    if (code) return code;
     kvant_session_params_default(&p);
     p.n_context = o->model.n_context;
     p.precision = o->model.exact ? KVANT_EXACT : KVANT_FAST;
     if (kvant_session_create(c->model, &p, &c->session, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
     kvant_model_get_info(c->model, &c->info); /* a session may have made the calibration */
     print_first_line(c->model, kvant_session_context(c->session));
+    draft_print_begin(&c->draft);
     if (c->info.n_context_train > 0 && kvant_session_context(c->session) > c->info.n_context_train)
         fprintf(stderr, "kvant: the context of %" PRId64 " tokens is longer than the %" PRId64 " that the model was trained for\n",
                 kvant_session_context(c->session), c->info.n_context_train);
@@ -109,7 +112,7 @@ static void talk(chat *c) {
 static int check_flags(const chat_options *o) {
     for (int i = 0; i < o->stops.n; i++)
         if (o->stops.items[i][0] == '\0') return fail_with(2, "--stop: a stop string must not be empty");
-    return 0;
+    return draft_options_check(&o->draft);
 }
 
 int cmd_chat(int argc, char **argv) {
@@ -125,6 +128,7 @@ int cmd_chat(int argc, char **argv) {
     int n = options_add_model(flags, 0, 80, &o.model);
     n = options_add_prefixes(flags, n, 80, &o.model, (uint64_t)CACHE_RAM);
     n = add_chat_flags(flags, n, &o);
+    n = draft_options_add(flags, n, 80, &o.draft);
     int code = options_parse(usage, about, flags, n, argc, argv, rest, 1, &n_rest);
     if (code) return code < 0 ? 0 : code;
     code = options_finish_model(&o.model);

@@ -222,6 +222,24 @@ static void what_a_cache_folder_keeps_is_not_read_again(void **state) {
     assert_true(later.disk <= first.context);
 }
 
+static void a_draft_guesses_and_the_answers_stay(void **state) {
+    (void)state;
+    static char without[sizeof said];
+    if (!is_there(STORIES)) skip();
+    const char *script = "Once upon a time\nThen what?\n/undo\nOnce upon a time\n/stats\n";
+    for (int sampled = 0; sampled < 2; sampled++) {
+        char flags[64], drafted[96];
+        snprintf(flags, sizeof flags, "-n 24 %s", sampled ? "--seed 5" : "--temp 0");
+        snprintf(drafted, sizeof drafted, "%s --draft ngram", flags);
+        assert_int_equal(chat(flags, script), 0);
+        assert_null(strstr(told, "guesses"));
+        strcpy(without, said);
+        assert_int_equal(chat(drafted, script), 0);
+        assert_tells("guesses were right");
+        assert_string_equal(said, without);
+    }
+}
+
 static void seeds_repeat_a_conversation(void **state) {
     (void)state;
     static char first[sizeof said];
@@ -304,6 +322,16 @@ static void a_full_context_loses_nothing(void **state) {
     assert_int_equal(json_array_size(json_object_get(root, "messages")), 2);
     json_decref(root);
     assert_true(told_stats(0).reused > 0);
+    /* and /retry asks it again where there is room */
+    assert_int_equal(chat("--temp 0 -n 20 -c 130",
+                          "Once upon a time\nThe second question does not fit beside the first, does it?\n/undo\n/retry\n/save " FILE_ "\n"),
+                     1);
+    assert_tells("then /retry asks this one again");
+    root = json_load_file(FILE_, 0, NULL);
+    json_t *only = json_object_get(root, "messages");
+    assert_int_equal(json_array_size(only), 2);
+    assert_memory_equal(json_string_value(json_object_get(json_array_get(only, 0), "content")), "The second question", 19);
+    json_decref(root);
     /* an answer that fills it is kept */
     assert_int_equal(chat("--temp 0 -c 100", "Once upon a time\n/save " FILE_ "\nThen?\n/undo\nHm?\n"), 1);
     assert_tells("the answer ends because the context of 100 tokens is full; nothing is lost");
@@ -531,8 +559,8 @@ static void keys_edit_a_line_and_history_brings_it_back(void **state) {
 static void ctrl_c_ends_an_answer_and_keeps_what_was_said(void **state) {
     (void)state;
     if (!is_there(STORIES)) skip();
-    /* a context that takes a while to fill */
-    const char *const arguments[] = {"kvant", "chat", "-m", STORIES, "--chat-template", "chatml", "--seed", "1", "-n", "1000000", "-c", "100000", NULL};
+    /* a greedy answer that goes round in circles, in a context that takes a while to fill */
+    const char *const arguments[] = {"kvant", "chat", "-m", STORIES, "--chat-template", "chatml", "--temp", "0", "-n", "1000000", "-c", "100000", NULL};
     remove(FILE_);
     open_terminal(arguments);
     wait_for(0, "> ");
@@ -568,6 +596,7 @@ int main(void) {
         cmocka_unit_test(answers_are_those_of_one_reading),
         cmocka_unit_test(retry_undo_and_edit_compute_what_they_change),
         cmocka_unit_test(what_a_cache_folder_keeps_is_not_read_again),
+        cmocka_unit_test(a_draft_guesses_and_the_answers_stay),
         cmocka_unit_test(seeds_repeat_a_conversation),
         cmocka_unit_test(messages_have_several_lines_or_a_slash),
         cmocka_unit_test(commands_name_the_nearest),
