@@ -5,7 +5,7 @@
 #ifndef KVANT_APP_CHAT_H
 #define KVANT_APP_CHAT_H
 
-#include "answer.h"
+#include "answerer.h"
 #include "chat_conversation.h"
 #include "chat_input.h"
 #include "chat_transcript.h"

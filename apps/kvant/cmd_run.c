@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "answer.h"
+#include "answerer.h"
 #include "commands.h"
 #include "draft_options.h"
 #include "interrupt.h"

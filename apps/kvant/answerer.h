@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* answer.h: one answer of a model as text: sampling, text, stop strings, Ctrl-C.
+/* answerer.h: one answer of a model as text: sampling, text, stop strings, Ctrl-C.
  *
  * An answerer goes with a session for as long as it lives (a conversation has many answers); each answer continues what the session
  * holds at that time. Functions that can fail return 0, or an exit code with a sentence on stderr. */
-#ifndef KVANT_APP_ANSWER_H
-#define KVANT_APP_ANSWER_H
+#ifndef KVANT_APP_ANSWERER_H
+#define KVANT_APP_ANSWERER_H
 
 #include "kvant/engine.h"
 #include "stop_text.h"

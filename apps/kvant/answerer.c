@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* answer.c: see answer.h. A generator gives tokens, one or several at a time; from here on they are handled one by one. */
-#include "answer.h"
+/* answerer.c: see answerer.h. A generator gives tokens, one or several at a time; from here on they are handled one by one. */
+#include "answerer.h"
 
 #include <stdlib.h>
 
