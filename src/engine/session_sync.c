@@ -14,6 +14,14 @@ static kvant_status keep(kvant_session *s, bool on_disk, kvant_error *err) {
 
 kvant_status kvant_session_keep(kvant_session *s, kvant_error *err) { return keep(s, true, err); }
 
+/* Pages that windows drop while the answer is made are gone when it ends. */
+static bool has_windows(const kvant_session *s) {
+    const kvant_cache *c = s->shared->cache;
+    for (int i = 0; i < c->config.n_layer; i++)
+        if (c->windows[i].size > 0) return true;
+    return false;
+}
+
 static int64_t common_beginning(const kvant_session *s, const int32_t *ids, int64_t n) {
     int64_t length = kvant_session_length(s), same = 0;
     while (same < n && same < length && s->tokens[same] == ids[same])
@@ -73,7 +81,7 @@ kvant_status kvant_session_sync(kvant_session *s, const int32_t *ids, int64_t n,
     kvant_status st = kvant_session_prefill(s, ids + begin, n - begin, progress, user, err);
     r->n_computed = kvant_session_length(s) - begin;
     /* A full disk takes nothing from the answer: it is told when the caller asks to keep. */
-    if (st == KVANT_OK) (void)keep(s, false, NULL);
+    if (st == KVANT_OK) (void)keep(s, has_windows(s), NULL);
     return st;
 }
 
