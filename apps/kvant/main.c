@@ -17,6 +17,7 @@ static const struct {
     {"eval", "what cache formats cost: divergence from an f16 cache on a text", cmd_eval},
     {"bench", "tokens a second at several depths and cache formats", cmd_bench},
     {"calibrate", "what centred cache formats need to know of a model, from a text of your own", cmd_calibrate},
+    {"cache", "look at, check and trim a folder of kept prefixes", cmd_cache},
     {"tokenize", "text to token ids", cmd_tokenize},
     {"detokenize", "token ids to text", cmd_detokenize},
     {"logits", "write the logits of every position to a file", cmd_logits},

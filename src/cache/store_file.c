@@ -264,7 +264,7 @@ kvant_status kvant_store_head_parse(const char *path, const uint8_t *bytes, size
     if (memcmp(bytes + CHECKSUM_AT, sum, sizeof sum) != 0) return damaged(path, "the checksum of the head does not match", err);
     kvant_store_head h = {.file_bytes = kvant_read_u64(bytes + 88)};
     if (h.file_bytes != file_bytes)
-        return kvant_fail(err, KVANT_EFORMAT, "%s: has %llu bytes, expected %llu; it was not written whole", path,
+        return kvant_fail(err, KVANT_EFORMAT, "%s: has %llu bytes, expected %llu; it was not written whole, or changed since", path,
                           (unsigned long long)file_bytes, (unsigned long long)h.file_bytes);
     kvant_status st = read_fields(path, bytes, head, &h, err);
     if (st == KVANT_OK)
