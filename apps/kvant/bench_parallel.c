@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bench_parallel.h"
 #include "interrupt.h"
@@ -45,6 +46,7 @@ typedef struct parallel {
     kvant_model_info info;
     kv_list list;
     kvant_precision precision;
+    bool cpu_time;
     int64_t counts[MAX_COUNTS], n_context;
     int n_counts, depth, n_decode, reps, most; /* most: the largest count */
     kvant_session **own;                       /* [list.n][most], at `depth` tokens between measurements */
@@ -62,6 +64,9 @@ static int32_t token_at(const parallel *p, int conversation, int64_t position) {
     x *= 0xBF58476D1CE4E5B9u;
     return (int32_t)((x >> 33) % (uint64_t)p->info.n_vocab);
 }
+
+/* Seconds of the clock that counts: the wall's, or this process's processor time. */
+static double clock_seconds(const parallel *p) { return p->cpu_time ? (double)clock() / CLOCKS_PER_SEC : kvant_time_seconds(); }
 
 static bool show_progress(void *user, int64_t done, int64_t total) {
     parallel *p = user;
@@ -156,14 +161,14 @@ static int measure(parallel *p, int f, int c, beginning from) {
     parallel_cell *cell = &p->cells[f][c][from];
     int n = (int)p->counts[c], rounds = (p->n_decode + n - 1) / n;
     kvant_status st = choose_sessions(p, f, n, from, &err);
-    double start = kvant_time_seconds();
+    double start = clock_seconds(p);
     if (st == KVANT_OK) st = decode_together(p, n, p->n_decode, &err);
-    double end = kvant_time_seconds();
+    double end = clock_seconds(p);
     if (st == KVANT_OK) count_bytes(p, n, cell);
     if (st == KVANT_OK) st = cut_back(p, n, &err);
-    double alone_start = kvant_time_seconds();
+    double alone_start = clock_seconds(p);
     if (st == KVANT_OK) st = decode_one_by_one(p, n, rounds, &err);
-    double alone_end = kvant_time_seconds();
+    double alone_end = clock_seconds(p);
     if (st == KVANT_OK) st = cut_back(p, n, &err);
     for (int i = 1; i < n && from == SHARED; i++)
         kvant_session_destroy(p->now[i]);
@@ -243,8 +248,9 @@ static int print_table(const parallel *p) {
                 print_row(p, t, f, c, (beginning)from);
     table_print(t, stdout);
     table_destroy(t);
-    printf("decoding %d tokens each after %d, medians of %d; all t/s: tokens a second of all together, against one by one; own cache:\n"
-           "bytes of a conversation that no other refers to\n", p->n_decode, p->depth, p->reps);
+    printf("decoding %d tokens each after %d, medians of %d; all t/s: tokens a second of %s time, of all together, against one by one;\n"
+           "own cache: bytes of a conversation that no other refers to\n", p->n_decode, p->depth, p->reps,
+           p->cpu_time ? "processor" : "wall");
     printf("%s; peak memory %s, with weights\n", p->precision == KVANT_EXACT ? "float32 arithmetic" : "fast kernels",
            format_bytes((double)kvant_peak_memory(), bytes, sizeof bytes));
     return 0;
@@ -259,6 +265,7 @@ static int print_json(const parallel *p) {
     json_object_set_new(root, "model", json_text(p->info.name));
     json_object_set_new(root, "threads", json_integer(p->info.n_threads));
     json_object_set_new(root, "isa", json_string(kvant_isa_name(p->info.isa)));
+    json_object_set_new(root, "clock", json_string(p->cpu_time ? "cpu" : "wall"));
     json_object_set_new(root, "precision", json_string(p->precision == KVANT_EXACT ? "exact" : "fast"));
     json_object_set_new(root, "depth", json_integer(p->depth));
     json_object_set_new(root, "decode_tokens", json_integer(p->n_decode));
@@ -337,6 +344,8 @@ int bench_parallel(int argc, char **argv) {
     flags[n++] = (option){"--depth", "-p", OPTION_INT, &p.depth, 0, 1 << 24, "N", "tokens each has read before (512)"};
     flags[n++] = (option){"--tokens", "-n", OPTION_INT, &p.n_decode, 1, 65536, "N", "decode N tokens of each (32)"};
     flags[n++] = (option){"--reps", NULL, OPTION_INT, &p.reps, 1, MAX_REPS, "N", "repetitions, of which the median counts (3)"};
+    flags[n++] = (option){
+        "--cpu-time", NULL, OPTION_FLAG, &p.cpu_time, 0, 0, NULL, "count processor time, for busy machines; needs --threads 1"};
     flags[n++] = (option){"--json", NULL, OPTION_FLAG, &json, 0, 0, NULL, "JSON instead of a table"};
     const char *rest[1];
     int n_rest = 0;
@@ -344,6 +353,8 @@ int bench_parallel(int argc, char **argv) {
     if (code) return code < 0 ? 0 : code;
     if ((code = kv_list_take(&p.list, &options, DEFAULT_KV)) != 0) return code;
     if ((code = options_need_model(&options.model, rest, n_rest)) != 0) return code;
+    if (p.cpu_time && options.load.n_threads != 1)
+        return fail_with(2, "--cpu-time needs --threads 1: it adds up what threads take");
     p.n_counts = parse_numbers("--parallel", counts, 1, MAX_SESSIONS, p.counts, MAX_COUNTS);
     if (p.n_counts < 0) return 2;
     for (int i = 0; i < p.n_counts; i++)

@@ -370,7 +370,10 @@ static void bench_parallel_tells_speed_and_what_is_shared(void **state) {
     json_decref(root);
     assert_int_equal(run(false, "bench -m " MODEL " --parallel 3 -p 0 -n 2 --reps 1 --kv f16"), 0);
     assert_non_null(strstr(output, "conversations"));
+    assert_int_equal(run(false, "bench -m " MODEL " --parallel 2 -p 0 -n 2 --reps 1 --kv f16 --cpu-time --threads 1"), 0);
+    assert_non_null(strstr(output, "processor time"));
     refuses("bench -m " MODEL " --parallel 1,0 --kv f16", 2, "1,0");
+    refuses("bench -m " MODEL " --parallel 1 --cpu-time --threads 2", 2, "--threads 1");
     refuses("bench -m " MODEL " --parallel 2 --kv f16 -p 100 -n 30 -c 120", 2, "-c 120");
     refuses("bench -m " MODEL " --parallel 9 --kv f16 -p 0 --prefill-step-size 8", 1, "prefill_step_size");
 }
