@@ -551,13 +551,13 @@ static void check_real_model(const char *path) {
     int n;
     assert_int_equal(kvant_tokenize(m, text, size, false, false, &ids, &n, &err), KVANT_OK);
     kvant_draft_stats sum = {0};
+    kvant_session *s = make_session(m, KVANT_FAST);
     for (int i = 0; i < N_PROMPTS; i++) {
         int32_t prompt[100], made[2][N_ANSWER];
         int start = (i * 37) % (n - 64);
         memcpy(prompt, ids + start, 64 * sizeof *ids);
         memcpy(prompt + 64, ids + start, 36 * sizeof *ids);
         for (int drafted = 0; drafted < 2; drafted++) {
-            kvant_session *s = make_session(m, KVANT_FAST);
             kvant_sampler *sampler = make_sampler(i % 2 ? SAMPLED : GREEDY, info.n_vocab, (uint64_t)i);
             kvant_draft_params draft = {.n_draft = 4};
             kvant_generator *g = make_generator(s, sampler, drafted ? &draft : NULL, true);
@@ -570,7 +570,6 @@ static void check_real_model(const char *path) {
             add_stats(&sum, kvant_generator_get_stats(g));
             kvant_generator_destroy(g);
             kvant_sampler_destroy(sampler);
-            kvant_session_destroy(s);
         }
         if (memcmp(made[0], made[1], sizeof made[0]) != 0) fail_msg("%s: prompt %d: the answers differ", path, i);
     }
@@ -578,6 +577,7 @@ static void check_real_model(const char *path) {
            N_PROMPTS);
     assert_true(sum.n_accepted > 0 && sum.n_accepted < sum.n_drafted);
     kvant_ids_free(ids);
+    kvant_session_destroy(s);
     kvant_model_close(m);
 }
 
