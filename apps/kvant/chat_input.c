@@ -44,6 +44,7 @@ struct chat_input {
     History *history;
     mbstate_t bytes; /* of a character that is not complete */
     bool at_start;   /* no key of this line was read yet */
+    bool pastes;     /* the terminal may mark pasted text */
 #endif
 };
 
@@ -180,13 +181,40 @@ static int read_key(EditLine *editor, wchar_t *out) {
     }
 }
 
+/* Terminals that know how put marks around pasted text, which then is one message, with its lines, until Enter is typed. */
+#define PASTE_ON "\x1b[?2004h"
+#define PASTE_OFF "\x1b[?2004l"
+#define PASTE_MAX (1 << 20) /* characters */
+
+static unsigned char insert_paste(EditLine *editor, int key) {
+    static const wchar_t end[] = L"\x1b[201~";
+    const size_t end_size = sizeof end / sizeof *end - 1;
+    wchar_t *text = malloc((PASTE_MAX + 1) * sizeof *text), c, last = 0;
+    size_t n = 0, matched = 0;
+    (void)key;
+    while (text && matched < end_size && el_wgetc(editor, &c) == 1) {
+        matched = c == end[matched] ? matched + 1 : c == end[0];
+        bool is_end = matched > 0, is_line = c == L'\r' || (c == L'\n' && last != L'\r');
+        last = c;
+        if (is_line) c = L'\n';
+        if (!is_end && n < PASTE_MAX && (is_line || c == L'\t' || (c >= L' ' && c != 0x7F))) text[n++] = c;
+    }
+    if (text) {
+        text[n] = L'\0';
+        (void)el_winsertstr(editor, text);
+    }
+    free(text);
+    return CC_REFRESH;
+}
+
 /* What terminals send for keys that libedit does not know by itself. */
 static void bind_keys(EditLine *editor) {
     static const char *const keys[][2] = {{"^R", "em-inc-search-prev"},   {"\\e[3~", "ed-delete-next-char"},
                                           {"\\e[H", "ed-move-to-beg"},    {"\\e[F", "ed-move-to-end"},
                                           {"\\e[1~", "ed-move-to-beg"},   {"\\e[4~", "ed-move-to-end"},
                                           {"\\e[1;5C", "em-next-word"},   {"\\e[1;5D", "ed-prev-word"},
-                                          {"^W", "ed-delete-prev-word"}};
+                                          {"^W", "ed-delete-prev-word"},  {"\\e[200~", "kvant-paste"}};
+    el_set(editor, EL_ADDFN, "kvant-paste", "insert what is pasted", insert_paste);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         el_set(editor, EL_BIND, keys[i][0], keys[i][1], NULL);
 }
@@ -202,6 +230,8 @@ static void open_editor(chat_input *in) {
     HistEvent event;
     setlocale(LC_CTYPE, "");
     if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0) setlocale(LC_CTYPE, "C.UTF-8");
+    const char *kind = getenv("TERM");
+    in->pastes = kind && strcmp(kind, "dumb") != 0;
     in->history = history_init();
     in->editor = el_init("kvant", stdin, in->screen, stderr);
     if (!in->editor || !in->history) { /* out of memory: lines are read as they are */
@@ -232,8 +262,11 @@ static chat_input_kind read_edited(chat_input *in) {
     errno = 0;
     memset(&in->bytes, 0, sizeof in->bytes);
     in->at_start = true;
+    if (in->pastes) fputs(PASTE_ON, in->screen);
     el_set(in->editor, EL_PREP_TERM, 1); /* before the prompt is shown: whoever has seen it can type any key */
     const char *line = el_gets(in->editor, &n);
+    if (in->pastes) fputs(PASTE_OFF, in->screen);
+    fflush(in->screen);
     if (!line || n <= 0) {
         fputs(interrupted ? "^C\n" : "\n", in->screen);
         fflush(in->screen);

@@ -26,6 +26,7 @@
 #define ERRORS "test_cmd_chat_errors.txt"
 #define FILE_ "test_cmd_chat_saved.json"
 #define FOLDER "test_cmd_chat_folder"
+#define CACHE "test_cmd_chat_cache"
 
 static char said[1 << 16], told[1 << 16]; /* stdout and stderr of the last run */
 
@@ -210,11 +211,6 @@ static void what_a_cache_folder_keeps_is_not_read_again(void **state) {
     snprintf(script, sizeof script, "%s/stats\n/save " FILE_ "\n", question);
     assert_int_equal(chat(flags, script), 0);
     stats first = told_stats(0);
-    struct stat st;
-    if (stat(FOLDER, &st) != 0) {
-        print_message("nothing keeps a folder in this build\n");
-        skip();
-    }
     assert_int_equal(chat(flags, "/load " FILE_ "\nThen?\n/stats\n"), 0);
     stats later = told_stats(0);
     print_message("%ld tokens, of which a folder had %ld\n", later.n_prompt, later.disk);
@@ -446,6 +442,12 @@ static void flags_are_checked_and_a_template_is_needed(void **state) {
 
 /* ---- at a terminal ---- */
 
+#ifdef KVANT_HAVE_LIBEDIT
+#define PROMPT "h> " /* behind what asks the terminal to mark pastes */
+#else
+#define PROMPT "> "
+#endif
+
 static int terminal;
 static pid_t child;
 static size_t n_shown;
@@ -508,26 +510,34 @@ static json_t *saved_message(json_t *root, size_t i) { return json_object_get(js
 static void keys_edit_a_line_and_history_brings_it_back(void **state) {
     (void)state;
     if (!is_there(STORIES)) skip();
+#ifndef KVANT_HAVE_LIBEDIT
+    print_message("this build has no libedit: keys are the terminal's\n");
+    skip();
+#endif
     const char *const arguments[] = {"kvant", "chat", "-m", STORIES, "--chat-template", "chatml", "--temp", "0", "-n", "4", NULL};
     remove(FILE_);
     open_terminal(arguments);
-    wait_for(0, "> ");
+    wait_for(0, PROMPT);
     size_t from = n_shown;
     type("Onse upon\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x7f" "c\x1b[C\x05 a t\xC3\xBCme\r"); /* left, rubout, right, ^E */
     wait_for(from, "answer ends after 4 tokens");
-    wait_for(from, "\n> ");
+    wait_for(from, PROMPT);
     from = n_shown;
     type("half a line\x03"); /* Ctrl-C drops it */
     wait_for(from, "^C");
-    wait_for(from, "\n> ");
+    wait_for(from, PROMPT);
     from = n_shown;
     type("\x1b[A!\r"); /* the line before, with more */
     wait_for(from, "answer ends after 4 tokens");
-    wait_for(from, "\n> ");
+    wait_for(from, PROMPT);
+    from = n_shown;
+    type("\x1b[200~pasted:\rline 2 \xC3\xA9\x1b[201~ and on\r"); /* between the marks a terminal puts around it */
+    wait_for(from, "answer ends after 4 tokens");
+    wait_for(from, PROMPT);
     from = n_shown;
     type("/save " FILE_ "\r");
     wait_for(from, "saved in");
-    wait_for(from, "\n> ");
+    wait_for(from, PROMPT);
     type("\x04"); /* Ctrl-D */
     assert_int_equal(leave_terminal(), 0);
     json_t *root = json_load_file(FILE_, 0, NULL);
@@ -536,19 +546,16 @@ static void keys_edit_a_line_and_history_brings_it_back(void **state) {
     if (!edits) print_message("the line was taken as: %s\n", json_string_value(saved_message(root, 0)));
     assert_true(edits);
     assert_string_equal(json_string_value(saved_message(root, 2)), "Once upon a t\xC3\xBCme!");
+    assert_string_equal(json_string_value(saved_message(root, 4)), "pasted:\nline 2 \xC3\xA9 and on");
     json_decref(root);
     /* and in the next chat, from the file, which is the user's alone */
     struct stat st;
-    const char *folder = getenv("KVANT_CACHE");
-    if (!folder || !folder[0]) skip();
-    char path[4096];
-    snprintf(path, sizeof path, "%s/chat_history", folder);
-    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(stat(CACHE "/chat_history", &st), 0);
     assert_int_equal(st.st_mode & 077, 0);
     open_terminal(arguments);
-    wait_for(0, "> ");
+    wait_for(0, PROMPT);
     from = n_shown;
-    type("\x1b[A\x1b[A"); /* past /save */
+    type("\x1b[A\x1b[A\x1b[A"); /* past /save and what was pasted */
     wait_for(from, "me!");
     type("\x03");
     wait_for(from, "^C");
@@ -563,7 +570,7 @@ static void ctrl_c_ends_an_answer_and_keeps_what_was_said(void **state) {
     const char *const arguments[] = {"kvant", "chat", "-m", STORIES, "--chat-template", "chatml", "--temp", "0", "-n", "1000000", "-c", "100000", NULL};
     remove(FILE_);
     open_terminal(arguments);
-    wait_for(0, "> ");
+    wait_for(0, PROMPT);
     size_t from = n_shown;
     type("Once upon a time\r");
     wait_for(from, "time\r\n");
@@ -571,15 +578,15 @@ static void ctrl_c_ends_an_answer_and_keeps_what_was_said(void **state) {
     wait_for(from, " "); /* something is said */
     type("\x03");
     wait_for(from, "interrupted; what was said is kept");
-    wait_for(from, "\n> ");
+    wait_for(from, PROMPT);
     from = n_shown;
     type("/save " FILE_ "\r");
     wait_for(from, "saved in");
-    wait_for(from, "\n> ");
+    wait_for(from, PROMPT);
     from = n_shown;
     type("/stats\r");
     wait_for(from, "sampling");
-    wait_for(from, "\n> ");
+    wait_for(from, PROMPT);
     type("\x04");
     assert_int_equal(leave_terminal(), 0);
     json_t *root = json_load_file(FILE_, 0, NULL);
@@ -608,6 +615,7 @@ int main(void) {
         cmocka_unit_test(keys_edit_a_line_and_history_brings_it_back),
         cmocka_unit_test(ctrl_c_ends_an_answer_and_keeps_what_was_said),
     };
+    setenv("KVANT_CACHE", CACHE, 1); /* where history is kept */
     if (!is_there(STORIES)) print_message("%s is not there: nothing is tested\n", STORIES);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
