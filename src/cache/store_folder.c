@@ -14,7 +14,7 @@
 typedef struct block_file {
     uint8_t name[KVANT_HASH_BYTES];
     uint64_t bytes;
-    int64_t when;
+    int64_t when, position;
 } block_file;
 
 typedef struct block_files {
@@ -77,7 +77,33 @@ static kvant_status collect_files(const char *folder, block_files *l, bool sweep
 static int compare_use(const void *a, const void *b) {
     const block_file *x = a, *y = b;
     if (x->when != y->when) return x->when < y->when ? -1 : 1;
+    if (x->position != y->position) return x->position > y->position ? -1 : 1;
     return memcmp(x->name, y->name, sizeof x->name);
+}
+
+/* Where a file system keeps times too coarsely to tell the blocks of a sequence apart, their positions do: the last ones come first. */
+static void order_equal_times(const char *folder, block_file *files, size_t n) {
+    char path[KVANT_STORE_PATH_MAX];
+    for (size_t i = 0; i < n; i++) {
+        kvant_os_file f;
+        kvant_store_head h;
+        kvant_store_block_path(folder, files[i].name, path);
+        if (kvant_os_file_open(path, &f, NULL, NULL) != KVANT_OK) continue;
+        if (kvant_store_head_read(path, &f, &h, NULL) == KVANT_OK) {
+            files[i].position = h.position;
+            kvant_store_head_free(&h);
+        }
+        kvant_os_file_close(&f);
+    }
+    qsort(files, n, sizeof *files, compare_use);
+}
+
+/* How many files from the first on have its time. */
+static size_t count_equal_times(const block_file *files, size_t n) {
+    size_t i = 1;
+    while (i < n && files[i].when == files[0].when)
+        i++;
+    return i;
 }
 
 kvant_status kvant_store_shrink(const char *folder, uint64_t max_bytes, int64_t not_used_since, kvant_store_counts *counts,
@@ -90,8 +116,12 @@ kvant_status kvant_store_shrink(const char *folder, uint64_t max_bytes, int64_t 
     c.n_files = (int64_t)l.n;
     for (size_t i = 0; i < l.n; i++)
         c.bytes += l.files[i].bytes;
-    for (size_t i = 0; i < l.n && st == KVANT_OK; i++) {
+    for (size_t i = 0, ordered = 0; i < l.n && st == KVANT_OK; i++) {
         if (c.bytes - c.removed_bytes <= max_bytes && l.files[i].when >= not_used_since) break;
+        if (i == ordered) {
+            ordered += count_equal_times(l.files + i, l.n - i);
+            if (ordered - i > 1) order_equal_times(folder, l.files + i, ordered - i);
+        }
         kvant_store_block_path(folder, l.files[i].name, path);
         if (!kvant_os_remove_file(path)) continue; /* read-only, or another process was faster */
         c.n_removed++;

@@ -193,6 +193,26 @@ static void the_limit_is_kept_and_the_latest_stay(void **state) {
     rig_close(&r);
 }
 
+/* Some file systems know whole seconds only. */
+static void ends_go_first_where_times_are_equal(void **state) {
+    (void)state;
+    rig r;
+    kvant_store_counts counts;
+    rig_create(&r, "bc5/bc4", 2, 2, 64);
+    rig_open(&r, FOLDER, 0);
+    make_ids(ids, 640, 0, 0);
+    put(&r, ids, 640);
+    assert_int_equal(system("touch -d '1 hour ago' " FOLDER "/*"), 0);
+    for (int left = 9; left > 0; left -= 2) {
+        assert_int_equal(kvant_store_verify(FOLDER, false, NULL, NULL, &counts, NULL), KVANT_OK);
+        uint64_t block = (counts.bytes + (uint64_t)counts.n_files - 1) / (uint64_t)counts.n_files;
+        assert_int_equal(kvant_store_prune(FOLDER, block * (uint64_t)left + 6000, 0, &counts, NULL), KVANT_OK);
+        assert_int_equal(counts.n_files - counts.n_removed, left);
+        assert_int_equal(kvant_store_match(r.store, ids, 640).n_usable, 64 * left);
+    }
+    rig_close(&r);
+}
+
 static void a_cache_that_is_full_says_so(void **state) {
     (void)state;
     rig r, small;
@@ -265,6 +285,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(windows_take_what_they_can, clean, clean),
         cmocka_unit_test_setup_teardown(quantization_that_begins_later_is_kept_from_there, clean, clean),
         cmocka_unit_test_setup_teardown(the_limit_is_kept_and_the_latest_stay, clean, clean),
+        cmocka_unit_test_setup_teardown(ends_go_first_where_times_are_equal, clean, clean),
         cmocka_unit_test_setup_teardown(a_cache_that_is_full_says_so, clean, clean),
         cmocka_unit_test_setup_teardown(three_thousand_tokens_take_milliseconds, clean, clean),
     };
