@@ -48,8 +48,14 @@ int chat_set_sampling(chat *c, const kvant_sampler_params *sampling) {
     free_answerer(c);
     c->sampling = *sampling;
     if (kvant_sampler_create(sampling, c->info.n_vocab, &c->sampler, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
-    const answer_config config = {.model = c->model, .session = c->session, .sampler = c->sampler, .draft = c->draft.params,
-                                  .stops = c->options->stops.items, .n_stops = c->options->stops.n, .put = put_text, .user = c};
+    const answer_config config = {.model = c->model,
+                                  .session = c->session,
+                                  .sampler = c->sampler,
+                                  .draft = c->draft.params,
+                                  .stops = c->options->stops.items,
+                                  .n_stops = c->options->stops.n,
+                                  .put = put_text,
+                                  .user = c};
     int code = answerer_begin(&c->answer, &config);
     c->can_answer = code == 0;
     return code;
@@ -155,7 +161,8 @@ static void tell_end(const chat *c, int64_t n_most) {
     if (strcmp(ended, "length") != 0) return;
     if (n_most < c->options->n_predict)
         fprintf(stderr,
-                "kvant: the answer ends because the context of %" PRId64 " tokens is full; nothing is lost: /undo, /clear, or /save "
+                "kvant: the answer ends because the context of %" PRId64
+                " tokens is full; nothing is lost: /undo, /clear, or /save "
                 "FILE and a new chat with a larger -c\n",
                 kvant_session_context(c->session));
     else
@@ -180,8 +187,8 @@ static bool agrees_with_transcript(chat *c) {
     return same;
 }
 
-/* Some templates write white space before an answer that the model has said itself: then it is kept without. Otherwise it would be
- * there twice, and the answer would be read again. */
+/* Some templates write white space before an answer that the model has said itself: then it is kept without. Otherwise it would
+ * be there twice, and the answer would be read again. */
 static int store_answer(chat *c) {
     const char *text = c->text_size ? c->text : "";
     chat_transcript_add_answer(&c->transcript, c->model, c->answer.ids, c->answer.n);

@@ -91,7 +91,8 @@ static int do_retry(chat *c, const char *text) {
     kvant_sampler_params greedy = c->sampling, warm = c->sampling;
     warm.temperature = CHAT_TEMPERATURE;
     warm.seed = c->options->sampling.seed + (uint64_t)c->all.n;
-    fprintf(stderr, "at temperature 0 the answer would be the same; this one is made at temperature %.1f\n", (double)warm.temperature);
+    fprintf(stderr, "at temperature 0 the answer would be the same; this one is made at temperature %.1f\n",
+            (double)warm.temperature);
     int code = chat_set_sampling(c, &warm);
     if (!code) code = ask_instead(c, NULL);
     int back = chat_set_sampling(c, &greedy);
@@ -127,7 +128,8 @@ static int check_template(chat *c) {
     int n;
     if (!chat_conversation_ask(&c->talk, "?")) return fail_with(1, "out of memory");
     kvant_message *messages = chat_conversation_messages(&c->talk, &n);
-    kvant_status st = messages ? kvant_chat_prompt(c->model, c->options->chat_template, messages, n, &prompt, &err) : KVANT_ENOMEM;
+    kvant_status st =
+        messages ? kvant_chat_prompt(c->model, c->options->chat_template, messages, n, &prompt, &err) : KVANT_ENOMEM;
     chat_conversation_undo(&c->talk);
     free(messages);
     kvant_string_free(prompt);
@@ -180,7 +182,8 @@ static int do_save(chat *c, const char *text) {
     chat_file_info info = {.sampling = c->sampling};
     snprintf(info.model, sizeof info.model, "%s", c->info.name ? c->info.name : "");
     if (chat_file_save(path, &c->talk, &info)) return 1;
-    fprintf(stderr, "saved in %s: %s\n", path, count(c->talk.n, "question with its answer", "questions with their answers", n, sizeof n));
+    fprintf(stderr, "saved in %s: %s\n", path,
+            count(c->talk.n, "question with its answer", "questions with their answers", n, sizeof n));
     return 0;
 }
 
@@ -202,7 +205,8 @@ static int do_load(chat *c, const char *text) {
             count(c->talk.n, "question with its answer", "questions with their answers", n, sizeof n),
             (double)info.sampling.temperature);
     if (strcmp(info.model, c->info.name ? c->info.name : "") != 0)
-        fprintf(stderr, "note: it was held with %s; its text goes on with %s\n", info.model[0] ? info.model : "a model without a name",
+        fprintf(stderr, "note: it was held with %s; its text goes on with %s\n",
+                info.model[0] ? info.model : "a model without a name",
                 c->info.name && c->info.name[0] ? c->info.name : "this model");
     return chat_set_sampling(c, &info.sampling);
 }
@@ -213,7 +217,8 @@ static double speed(double n, double seconds) { return seconds > 0 ? n / seconds
 
 static void print_prompt(const char *name, const chat_figures *f) {
     const kvant_sync_result *r = &f->reuse;
-    fprintf(stderr, "%s%" PRId64 " tokens: %" PRId64 " reused (session %" PRId64 ", memory %" PRId64 ", disk %" PRId64 "), %" PRId64
+    fprintf(stderr,
+            "%s%" PRId64 " tokens: %" PRId64 " reused (session %" PRId64 ", memory %" PRId64 ", disk %" PRId64 "), %" PRId64
             " computed in %.2f s, %.1f a second",
             name, f->n_prompt, r->n_reused, r->n_from_session, r->n_from_ram, r->n_from_disk, r->n_computed, f->prefill_seconds,
             speed((double)r->n_computed, f->prefill_seconds));
@@ -223,8 +228,8 @@ static void print_prompt(const char *name, const chat_figures *f) {
 
 static void print_draft(const kvant_draft_stats *d) {
     if (d->n_rounds == 0) return;
-    fprintf(stderr, "draft         %" PRId64 " of %" PRId64 " guesses were right (%.0f %%), in %" PRId64 " steps\n", d->n_accepted,
-            d->n_drafted, d->n_drafted ? 100.0 * (double)d->n_accepted / (double)d->n_drafted : 0, d->n_rounds);
+    fprintf(stderr, "draft         %" PRId64 " of %" PRId64 " guesses were right (%.0f %%), in %" PRId64 " steps\n",
+            d->n_accepted, d->n_drafted, d->n_drafted ? 100.0 * (double)d->n_accepted / (double)d->n_drafted : 0, d->n_rounds);
 }
 
 static int do_stats(chat *c, const char *text) {
@@ -247,7 +252,8 @@ static int do_stats(chat *c, const char *text) {
     print_draft(&c->all.draft);
     fprintf(stderr, "cache         %s", format_bytes((double)cache, bytes, sizeof bytes));
     if (cache > 0 && kvant_model_cache_bytes_for(c->model, "f16", length, &f16, NULL) == KVANT_OK && f16 > 0)
-        fprintf(stderr, "; f16 takes %s, %.2f times as much", format_bytes((double)f16, plain, sizeof plain), (double)f16 / (double)cache);
+        fprintf(stderr, "; f16 takes %s, %.2f times as much", format_bytes((double)f16, plain, sizeof plain),
+                (double)f16 / (double)cache);
     fputc('\n', stderr);
     if (s->temperature == 0)
         fprintf(stderr, "sampling      temperature 0: the most probable token\n");
@@ -307,7 +313,9 @@ static int refuse_command(const char *name) {
         best = d;
         nearest = commands[i].name;
     }
-    if (nearest) return fail_with(1, "there is no command %.60s; did you mean %s? (/help lists them; // begins a message with a slash)", name, nearest);
+    if (nearest)
+        return fail_with(1, "there is no command %.60s; did you mean %s? (/help lists them; // begins a message with a slash)",
+                         name, nearest);
     return fail_with(1, "there is no command %.60s (/help lists them; // begins a message with a slash)", name);
 }
 

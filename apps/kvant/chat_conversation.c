@@ -49,7 +49,9 @@ bool chat_conversation_ask(chat_conversation *c, const char *question) {
     return true;
 }
 
-bool chat_conversation_answer(chat_conversation *c, const char *answer) { return replace(&c->exchanges[c->n - 1].answer, answer); }
+bool chat_conversation_answer(chat_conversation *c, const char *answer) {
+    return replace(&c->exchanges[c->n - 1].answer, answer);
+}
 
 void chat_conversation_undo(chat_conversation *c) {
     chat_exchange *last = &c->exchanges[--c->n];

@@ -24,11 +24,15 @@ typedef struct setting {
     size_t offset;
     bool whole;
 } setting;
-#define SETTING(name, min, max, whole) {#name, min, max, offsetof(kvant_sampler_params, name), whole}
+#define SETTING(name, min, max, whole)                                                                                           \
+    { #name, min, max, offsetof(kvant_sampler_params, name), whole }
 static const setting settings[] = {
-    SETTING(temperature, 0, 100, false),      SETTING(top_p, 0, 1, false),
-    SETTING(min_p, 0, 1, false),              SETTING(top_k, 0, 1 << 26, true),
-    SETTING(repeat_penalty, 0.01, 100, false), SETTING(repeat_last_n, 0, 65536, true),
+    SETTING(temperature, 0, 100, false),
+    SETTING(top_p, 0, 1, false),
+    SETTING(min_p, 0, 1, false),
+    SETTING(top_k, 0, 1 << 26, true),
+    SETTING(repeat_penalty, 0.01, 100, false),
+    SETTING(repeat_last_n, 0, 65536, true),
 };
 #define N_SETTINGS (sizeof settings / sizeof *settings)
 
@@ -95,8 +99,12 @@ int chat_file_save(const char *path, const chat_conversation *talk, const chat_f
 static int refuse(const char *path, const char *field, const json_t *found, const char *expected) {
     char *text = found ? json_dumps(found, JSON_ENCODE_ANY) : NULL;
     bool is_short = text && strlen(text) <= 60;
-    fail_with(1, "%s: %s: found %s%s, expected %s", path, field, !found ? "nothing" : is_short ? text : json_is_string(found) ? "a longer text"
-              : json_is_array(found) ? "a list" : json_is_object(found) ? "an object" : "something longer", "", expected);
+    const char *what = !found                  ? "nothing"
+                       : is_short              ? text
+                       : json_is_string(found) ? "a longer text"
+                       : json_is_array(found)  ? "a list"
+                                               : "an object";
+    fail_with(1, "%s: %s: found %s, expected %s", path, field, what, expected);
     free(text);
     return 1;
 }
@@ -154,8 +162,10 @@ static int read_messages(const char *path, const json_t *list, chat_conversation
 static int read_root(const char *path, const json_t *root, chat_conversation *talk, chat_file_info *info) {
     const json_t *version = json_object_get(root, VERSION_KEY), *model = json_object_get(root, "model"),
                  *system = json_object_get(root, "system");
-    if (!json_is_object(root) || !version) return fail_with(1, "%s: is no conversation that /save has written: %s is missing", path, VERSION_KEY);
-    if (json_integer_value(version) != CHAT_FILE_VERSION) return refuse(path, VERSION_KEY, version, "1; another version of kvant wrote it");
+    if (!json_is_object(root) || !version)
+        return fail_with(1, "%s: is no conversation that /save has written: %s is missing", path, VERSION_KEY);
+    if (json_integer_value(version) != CHAT_FILE_VERSION)
+        return refuse(path, VERSION_KEY, version, "1; another version of kvant wrote it");
     if (!json_is_string(model)) return refuse(path, "model", model, "the model's name");
     snprintf(info->model, sizeof info->model, "%s", json_string_value(model));
     if (!json_is_string(system) && !json_is_null(system)) return refuse(path, "system", system, "a text, or null");

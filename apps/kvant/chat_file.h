@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* chat_file.h: a conversation in a file: JSON with a version, the model's name, the system message, the messages, how answers were
- * sampled. It replaces an earlier file at once. Every field is checked when it is read; a file that is not right changes nothing.
+/* chat_file.h: a conversation in a file: JSON with a version, the model's name, the system message, the messages, how answers
+ * were sampled. It replaces an earlier file at once. Every field is checked when it is read; a file that is not right changes
+ * nothing.
  *
  * Functions return 0, or 1 with a sentence on stderr. */
 #ifndef KVANT_APP_CHAT_FILE_H

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* chat_input.c: lines from libedit or from a pipe, put together to messages.
  *
- * libedit reads keys through a function of this file, because Ctrl-C, a changed window and a return from the background must reach a
- * read that waits. Without libedit a terminal's own line editing is what there is. */
+ * libedit reads keys through a function of this file, because Ctrl-C, a changed window and a return from the background must
+ * reach a read that waits. Without libedit a terminal's own line editing is what there is. */
 #define _POSIX_C_SOURCE 200809L
 #include "chat_input.h"
 
@@ -109,6 +109,7 @@ static chat_input_kind read_plain(chat_input *in) {
         any = true;
         fits = fits && in->line_size < CHAT_MESSAGE_MAX && append(&in->line, &in->line_size, &in->line_room, &byte, 1);
     }
+    if (c == EOF && in->terminal) fputc('\n', in->screen);
     if (c == EOF && interrupted && in->terminal) {
         clearerr(stdin);
         return CHAT_INPUT_CLEARED;
@@ -133,8 +134,8 @@ static char *show_prompt(EditLine *editor) {
     return prompt;
 }
 
-/* Signals come only while it waits, or before: none is lost between a look at its flag and the wait. false: one came, or there is no
- * key (patient: waits for one). */
+/* Signals come only while it waits, or before: none is lost between a look at its flag and the wait. false: one came, or there is
+ * no key (patient: waits for one). */
 static bool wait_for_key(bool patient) {
     sigset_t ours, before;
     fd_set set;
@@ -209,11 +210,11 @@ static unsigned char insert_paste(EditLine *editor, int key) {
 
 /* What terminals send for keys that libedit does not know by itself. */
 static void bind_keys(EditLine *editor) {
-    static const char *const keys[][2] = {{"^R", "em-inc-search-prev"},   {"\\e[3~", "ed-delete-next-char"},
-                                          {"\\e[H", "ed-move-to-beg"},    {"\\e[F", "ed-move-to-end"},
-                                          {"\\e[1~", "ed-move-to-beg"},   {"\\e[4~", "ed-move-to-end"},
-                                          {"\\e[1;5C", "em-next-word"},   {"\\e[1;5D", "ed-prev-word"},
-                                          {"^W", "ed-delete-prev-word"},  {"\\e[200~", "kvant-paste"}};
+    static const char *const keys[][2] = {{"^R", "em-inc-search-prev"},  {"\\e[3~", "ed-delete-next-char"},
+                                          {"\\e[H", "ed-move-to-beg"},   {"\\e[F", "ed-move-to-end"},
+                                          {"\\e[1~", "ed-move-to-beg"},  {"\\e[4~", "ed-move-to-end"},
+                                          {"\\e[1;5C", "em-next-word"},  {"\\e[1;5D", "ed-prev-word"},
+                                          {"^W", "ed-delete-prev-word"}, {"\\e[200~", "kvant-paste"}};
     el_set(editor, EL_ADDFN, "kvant-paste", "insert what is pasted", insert_paste);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         el_set(editor, EL_BIND, keys[i][0], keys[i][1], NULL);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* chat_input.h: what a person or a script says in a chat, a message at a time.
  *
- * On a terminal a line is edited and remembered (history in the cache folder); from a pipe lines are read as they are and nothing is
- * shown. A message is one line, or several: a line that ends in \ goes on in the next, and """ begins and ends a block. */
+ * On a terminal a line is edited and remembered (history in the cache folder); from a pipe lines are read as they are and nothing
+ * is shown. A message is one line, or several: a line that ends in \ goes on in the next, and """ begins and ends a block. */
 #ifndef KVANT_APP_CHAT_INPUT_H
 #define KVANT_APP_CHAT_INPUT_H
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* chat_transcript.c: see chat_transcript.h. Whether two pieces may stand together is not believed but looked at: the new ids must say
- * exactly the text that they were made from, in the place where they stand. */
+/* chat_transcript.c: see chat_transcript.h. Whether two pieces may stand together is not believed but looked at: the new ids must
+ * say exactly the text that they were made from, in the place where they stand. */
 #include "chat_transcript.h"
 
 #include <limits.h>
@@ -92,7 +92,8 @@ static bool continues(const chat_transcript *t, const kvant_model *m, const int3
     size_t size, at = 0, length = strlen(text);
     bool same = stream != NULL;
     for (int i = 0; i <= n && same; i++) {
-        kvant_status st = i < n ? kvant_text_stream_push(stream, ids[i], &piece, &size) : kvant_text_stream_finish(stream, &piece, &size);
+        kvant_status st =
+            i < n ? kvant_text_stream_push(stream, ids[i], &piece, &size) : kvant_text_stream_finish(stream, &piece, &size);
         same = st == KVANT_OK && size <= length - at && memcmp(text + at, piece, size) == 0;
         if (same) at += size;
     }
@@ -105,7 +106,8 @@ static kvant_status append_rest(chat_transcript *t, const char *text, const int3
     return no_memory(err);
 }
 
-kvant_status chat_transcript_read(chat_transcript *t, const kvant_model *m, const char *prompt, int64_t *n_kept, kvant_error *err) {
+kvant_status chat_transcript_read(chat_transcript *t, const kvant_model *m, const char *prompt, int64_t *n_kept,
+                                  kvant_error *err) {
     int32_t *ids = NULL;
     int n = 0;
     kvant_status st = KVANT_OK;
@@ -156,7 +158,8 @@ void chat_transcript_add_answer(chat_transcript *t, const kvant_model *m, const 
         n_told = i - 1;
     }
     for (int64_t i = 0; ok && i < n; i++) {
-        ok = kvant_text_stream_push(stream, ids[i], &text, &size) == KVANT_OK && append_ids(t, &ids[i], 1) && append_text(t, text, size);
+        ok = kvant_text_stream_push(stream, ids[i], &text, &size) == KVANT_OK && append_ids(t, &ids[i], 1) &&
+             append_text(t, text, size);
         if (ok && i + 1 == n_told) ok = mark(t);
     }
     if (ok) ok = kvant_text_stream_finish(stream, &text, &size) == KVANT_OK && append_text(t, text, size) && mark(t);

@@ -18,9 +18,11 @@ static const char usage[] = "kvant chat -m MODEL [--system TEXT] [--kv-bits N] [
 static const char about[] =
     "A conversation: a question a line, and answers that stream as they are made. Each question is read on from what the cache\n"
     "holds of the conversation; nothing is computed twice. /help lists the commands: /save, /load, /undo, /retry, /stats, ...\n"
-    "A line that ends in \\ goes on in the next, and \"\"\" begins and ends a block of lines. Ctrl-C ends an answer and keeps what\n"
+    "A line that ends in \\ goes on in the next, and \"\"\" begins and ends a block of lines. Ctrl-C ends an answer and keeps "
+    "what\n"
     "was said, Ctrl-D leaves. Lines are edited with the arrow keys, and remembered in the cache folder.\n"
-    "Answers are sampled at temperature 0.7 with top-p 0.9, each time anew; --seed repeats them, --temp 0 takes the most probable\n"
+    "Answers are sampled at temperature 0.7 with top-p 0.9, each time anew; --seed repeats them, --temp 0 takes the most "
+    "probable\n"
     "token. From a pipe, lines are read as they are: answers go to stdout, everything else to stderr, and the exit code is 1\n"
     "when anything failed.";
 
@@ -36,7 +38,8 @@ static int add_chat_flags(option *out, int n, chat_options *o) {
         {"--top-p", NULL, OPTION_FLOAT, &s->top_p, 0, 1, "X", "the fewest tokens with this probability together (0.9; 1: off)"},
         {"--min-p", NULL, OPTION_FLOAT, &s->min_p, 0, 1, "X", "tokens with X of the top token's probability (0: off)"},
         {"--top-k", NULL, OPTION_INT, &s->top_k, 0, 1 << 26, "N", "the N most probable tokens (0: off)"},
-        {"--repeat-penalty", NULL, OPTION_FLOAT, &s->repeat_penalty, 0.01, 100, "X", "makes recent tokens less probable (1: off)"},
+        {"--repeat-penalty", NULL, OPTION_FLOAT, &s->repeat_penalty, 0.01, 100, "X",
+         "makes recent tokens less probable (1: off)"},
         {"--repeat-last-n", NULL, OPTION_INT, &s->repeat_last_n, 0, 65536, "N", "tokens that the penalty sees (64)"},
         {"--seed", NULL, OPTION_UINT64, &s->seed, 0, 0, "N", "the same seed and questions, the same answers (the clock)"},
         {"--stop", NULL, OPTION_LIST, &o->stops, 0, 0, "TEXT", "ends an answer before this text; may be repeated"},
@@ -48,7 +51,8 @@ static int add_chat_flags(option *out, int n, chat_options *o) {
 
 /* ---- the beginning ---- */
 
-/* A model without a template that is known, or a system message without a place in it, is better said before the first question. */
+/* A model without a template that is known, or a system message without a place in it, is better said before the first question.
+ */
 static int check_template(const chat *c) {
     const chat_options *o = c->options;
     kvant_error err = {0};
@@ -60,7 +64,9 @@ static int check_template(const chat *c) {
     kvant_status st = kvant_chat_prompt(c->model, o->chat_template, messages, n, &prompt, &err);
     kvant_string_free(prompt);
     bool typed_wrong = st == KVANT_EINVAL || (st == KVANT_EUNSUPPORTED && o->chat_template);
-    return st == KVANT_OK ? 0 : fail_with(typed_wrong ? 2 : 1, "%s%s", err.message, strstr(err.message, "--raw") ? " (--raw is a flag of kvant run)" : "");
+    return st == KVANT_OK ? 0
+                          : fail_with(typed_wrong ? 2 : 1, "%s%s", err.message,
+                                      strstr(err.message, "--raw") ? " (--raw is a flag of kvant run)" : "");
 }
 
 static int open_chat(chat *c) {
@@ -82,7 +88,8 @@ static int open_chat(chat *c) {
     print_first_line(c->model, kvant_session_context(c->session));
     draft_print_begin(&c->draft);
     if (c->info.n_context_train > 0 && kvant_session_context(c->session) > c->info.n_context_train)
-        fprintf(stderr, "kvant: the context of %" PRId64 " tokens is longer than the %" PRId64 " that the model was trained for\n",
+        fprintf(stderr,
+                "kvant: the context of %" PRId64 " tokens is longer than the %" PRId64 " that the model was trained for\n",
                 kvant_session_context(c->session), c->info.n_context_train);
     if (o->system && !chat_conversation_set_system(&c->talk, o->system)) return fail_with(1, "out of memory");
     return chat_set_sampling(c, &o->sampling);

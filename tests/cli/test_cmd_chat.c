@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* test_cmd_chat.c: kvant chat as a script meets it through a pipe, and as a person at a terminal (a pseudo-terminal): what is computed and
- * what is not, every command, broken files, a full context, keys and Ctrl-C. */
+/* test_cmd_chat.c: kvant chat as a script meets it through a pipe, and as a person at a terminal (a pseudo-terminal): what is
+ * computed and what is not, every command, broken files, a full context, keys and Ctrl-C. */
 #define _XOPEN_SOURCE 700
 #include <stdarg.h>
 #include <stddef.h>
@@ -91,8 +91,8 @@ static stats told_stats(int n) {
     assert_int_equal(sscanf(at, "context %ld of", &s.context), 1);
     line = strstr(at, "last prompt");
     assert_non_null(line);
-    assert_int_equal(sscanf(line, "last prompt %ld tokens: %ld reused (session %ld, memory %ld, disk %ld), %ld computed", &s.n_prompt,
-                            &s.reused, &s.session, &s.ram, &s.disk, &s.computed),
+    assert_int_equal(sscanf(line, "last prompt %ld tokens: %ld reused (session %ld, memory %ld, disk %ld), %ld computed",
+                            &s.n_prompt, &s.reused, &s.session, &s.ram, &s.disk, &s.computed),
                      6);
     assert_int_equal(s.reused, s.session + s.ram + s.disk);
     assert_int_equal(s.n_prompt, s.reused + s.computed);
@@ -145,7 +145,8 @@ static void answers_are_those_of_one_reading(void **state) {
     const char *first = json_string_value(json_object_get(json_array_get(messages, 1), "content")),
                *second = json_string_value(json_object_get(json_array_get(messages, 3), "content"));
     snprintf(prompt, sizeof prompt,
-             "<|im_start|>user\nOnce upon a time<|im_end|>\n<|im_start|>assistant\n%s<|im_end|>\n<|im_start|>user\nThen what?<|im_end|>\n"
+             "<|im_start|>user\nOnce upon a time<|im_end|>\n<|im_start|>assistant\n%s<|im_end|>\n<|im_start|>user\nThen "
+             "what?<|im_end|>\n"
              "<|im_start|>assistant\n",
              first);
     write_text(SCRIPT, prompt);
@@ -206,7 +207,8 @@ static void what_a_cache_folder_keeps_is_not_read_again(void **state) {
     snprintf(command, sizeof command, "rm -rf '%s'", FOLDER);
     assert_int_equal(system(command), 0);
     const char *flags = "--temp 0 -n 30 --cache-dir " FOLDER;
-    const char *question = "Once upon a time there was a little girl and she had a red ball and a dog and a cat and a big box, so what did she do?\n";
+    const char *question = "Once upon a time there was a little girl and she had a red ball and a dog and a cat and a big box, "
+                           "so what did she do?\n";
     char script[512];
     snprintf(script, sizeof script, "%s/stats\n/save " FILE_ "\n", question);
     assert_int_equal(chat(flags, script), 0);
@@ -252,11 +254,15 @@ static void seeds_repeat_a_conversation(void **state) {
 static void messages_have_several_lines_or_a_slash(void **state) {
     (void)state;
     if (!is_there(STORIES)) skip();
-    assert_int_equal(chat("--temp 0 -n 4", "one\\\ntwo\\\n/three\n\"\"\"\nfour\n/undo\n\n five\n\"\"\"\n//six\n\"\"\"seven\"\"\"\nGr\xC3\xBC\xC3\x9F"
-                                           "e \xE4\xBD\xA0\n/save " FILE_ "\n"),
-                     0);
+    assert_int_equal(
+        chat("--temp 0 -n 4",
+             "one\\\ntwo\\\n/three\n\"\"\"\nfour\n/undo\n\n five\n\"\"\"\n//six\n\"\"\"seven\"\"\"\nGr\xC3\xBC\xC3\x9F"
+             "e \xE4\xBD\xA0\n/save " FILE_ "\n"),
+        0);
     json_t *root = json_load_file(FILE_, 0, NULL), *messages = json_object_get(root, "messages");
-    static const char *const expected[] = {"one\ntwo\n/three", "four\n/undo\n\n five", "/six", "seven", "Gr\xC3\xBC\xC3\x9F" "e \xE4\xBD\xA0"};
+    static const char *const expected[] = {"one\ntwo\n/three", "four\n/undo\n\n five", "/six", "seven",
+                                           "Gr\xC3\xBC\xC3\x9F"
+                                           "e \xE4\xBD\xA0"};
     assert_int_equal(json_array_size(messages), 10);
     for (size_t i = 0; i < 5; i++)
         assert_string_equal(json_string_value(json_object_get(json_array_get(messages, 2 * i), "content")), expected[i]);
@@ -287,7 +293,8 @@ static void commands_name_the_nearest(void **state) {
     assert_int_equal(chat("-n 4", "/quit\nOnce upon a time\n"), 0);
     assert_string_equal(said, "");
     assert_int_equal(chat("-n 4", "/help\n"), 0);
-    static const char *const names[] = {"/help", "/retry", "/edit", "/undo", "/clear", "/system", "/save", "/load", "/stats", "/quit"};
+    static const char *const names[] = {"/help",   "/retry", "/edit", "/undo",  "/clear",
+                                        "/system", "/save",  "/load", "/stats", "/quit"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         assert_tells(names[i]);
 }
@@ -295,7 +302,9 @@ static void commands_name_the_nearest(void **state) {
 static void system_messages_are_set_shown_and_removed(void **state) {
     (void)state;
     if (!is_there(STORIES)) skip();
-    assert_int_equal(chat("--temp 0 -n 4 --system 'Be kind.'", "/system\nHi\n/save " FILE_ "\n/system Be brief.\n/system\n/system -\n/system\n"), 0);
+    assert_int_equal(chat("--temp 0 -n 4 --system 'Be kind.'",
+                          "/system\nHi\n/save " FILE_ "\n/system Be brief.\n/system\n/system -\n/system\n"),
+                     0);
     assert_tells("Be kind.");
     assert_tells("Be brief.");
     assert_tells("with the next question the conversation is read again");
@@ -310,7 +319,8 @@ static void a_full_context_loses_nothing(void **state) {
     if (!is_there(STORIES)) skip();
     /* a question that does not fit is not added; the conversation goes on without it */
     assert_int_equal(chat("--temp 0 -n 20 -c 150",
-                          "Once upon a time\nA long question that has so many words in it that it does not fit into what is left of a small context, "
+                          "Once upon a time\nA long question that has so many words in it that it does not fit into what is left "
+                          "of a small context, "
                           "or so I hope, because otherwise this test says nothing?\n/save " FILE_ "\nAnd?\n/stats\n"),
                      1);
     assert_tells("the context holds 150; /undo takes");
@@ -319,9 +329,10 @@ static void a_full_context_loses_nothing(void **state) {
     json_decref(root);
     assert_true(told_stats(0).reused > 0);
     /* and /retry asks it again where there is room */
-    assert_int_equal(chat("--temp 0 -n 20 -c 130",
-                          "Once upon a time\nThe second question does not fit beside the first, does it?\n/undo\n/retry\n/save " FILE_ "\n"),
-                     1);
+    assert_int_equal(
+        chat("--temp 0 -n 20 -c 130",
+             "Once upon a time\nThe second question does not fit beside the first, does it?\n/undo\n/retry\n/save " FILE_ "\n"),
+        1);
     assert_tells("then /retry asks this one again");
     root = json_load_file(FILE_, 0, NULL);
     json_t *only = json_object_get(root, "messages");
@@ -339,8 +350,9 @@ static void a_full_context_loses_nothing(void **state) {
 
 /* ---- files ---- */
 
-#define SETTINGS \
-    "\"settings\": {\"temperature\": 0.5, \"top_p\": 0.9, \"min_p\": 0, \"top_k\": 0, \"repeat_penalty\": 1, \"repeat_last_n\": 64, \"seed\": 9}"
+#define SETTINGS                                                                                                                 \
+    "\"settings\": {\"temperature\": 0.5, \"top_p\": 0.9, \"min_p\": 0, \"top_k\": 0, \"repeat_penalty\": 1, "                   \
+    "\"repeat_last_n\": 64, \"seed\": 9}"
 #define MESSAGES "\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", \"content\": \"Ho\"}]"
 
 static void a_conversation_goes_on_from_a_file(void **state) {
@@ -378,14 +390,24 @@ static void a_broken_file_is_refused_by_field_and_changes_nothing(void **state) 
         {"{\"kvant_chat\": 1, \"model\": 3}", "model: found 3"},
         {"{\"kvant_chat\": 1, \"model\": \"m\"}", "system: found nothing, expected a text, or null"},
         {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null}", "settings: found nothing"},
-        {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, \"settings\": {}}", "settings.temperature: found nothing, expected a number from 0 to 100"},
-        {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, \"settings\": {\"temperature\": -1}}", "settings.temperature: found -1"},
-        {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, \"settings\": {\"temperature\": 1, \"top_p\": 1, \"min_p\": 0, \"top_k\": 1.5}}", "settings.top_k: found 1.5, expected a whole number"},
+        {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, \"settings\": {}}",
+         "settings.temperature: found nothing, expected a number from 0 to 100"},
+        {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, \"settings\": {\"temperature\": -1}}",
+         "settings.temperature: found -1"},
+        {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, \"settings\": {\"temperature\": 1, \"top_p\": 1, \"min_p\": 0, "
+         "\"top_k\": 1.5}}",
+         "settings.top_k: found 1.5, expected a whole number"},
         {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, " SETTINGS "}", "messages: found nothing, expected a list"},
         {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, " SETTINGS ", \"messages\": [1]}", "messages[0]: found 1"},
-        {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, " SETTINGS ", \"messages\": [{\"role\": \"tool\", \"content\": \"x\"}]}", "messages[0].role: found \"tool\", expected \"user\""},
-        {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, " SETTINGS ", \"messages\": [{\"role\": \"user\", \"content\": 1}]}", "messages[0].content: found 1, expected a text"},
-        {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, " SETTINGS ", \"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}", "messages: found 1, expected an answer"},
+        {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, " SETTINGS
+         ", \"messages\": [{\"role\": \"tool\", \"content\": \"x\"}]}",
+         "messages[0].role: found \"tool\", expected \"user\""},
+        {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, " SETTINGS
+         ", \"messages\": [{\"role\": \"user\", \"content\": 1}]}",
+         "messages[0].content: found 1, expected a text"},
+        {"{\"kvant_chat\": 1, \"model\": \"m\", \"system\": null, " SETTINGS
+         ", \"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}",
+         "messages: found 1, expected an answer"},
         {"{\"kvant_chat\": 1, \"kvant_chat\": 1}", "is not JSON"},
         {"{\"kvant_chat\": 1, \"model\": \"a\\u0000b\"}", "is not JSON"},
     };
@@ -505,7 +527,9 @@ static int leave_terminal(void) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static json_t *saved_message(json_t *root, size_t i) { return json_object_get(json_array_get(json_object_get(root, "messages"), i), "content"); }
+static json_t *saved_message(json_t *root, size_t i) {
+    return json_object_get(json_array_get(json_object_get(root, "messages"), i), "content");
+}
 
 static void keys_edit_a_line_and_history_brings_it_back(void **state) {
     (void)state;
@@ -519,7 +543,8 @@ static void keys_edit_a_line_and_history_brings_it_back(void **state) {
     open_terminal(arguments);
     wait_for(0, PROMPT);
     size_t from = n_shown;
-    type("Onse upon\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x7f" "c\x1b[C\x05 a t\xC3\xBCme\r"); /* left, rubout, right, ^E */
+    type("Onse upon\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x7f"
+         "c\x1b[C\x05 a t\xC3\xBCme\r"); /* left, rubout, right, ^E */
     wait_for(from, "answer ends after 4 tokens");
     wait_for(from, PROMPT);
     from = n_shown;
@@ -567,7 +592,8 @@ static void ctrl_c_ends_an_answer_and_keeps_what_was_said(void **state) {
     (void)state;
     if (!is_there(STORIES)) skip();
     /* a greedy answer that goes round in circles, in a context that takes a while to fill */
-    const char *const arguments[] = {"kvant", "chat", "-m", STORIES, "--chat-template", "chatml", "--temp", "0", "-n", "1000000", "-c", "100000", NULL};
+    const char *const arguments[] = {"kvant", "chat", "-m",      STORIES, "--chat-template", "chatml", "--temp",
+                                     "0",     "-n",   "1000000", "-c",    "100000",          NULL};
     remove(FILE_);
     open_terminal(arguments);
     wait_for(0, PROMPT);
