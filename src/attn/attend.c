@@ -37,7 +37,7 @@ typedef struct worker_scratch {
     float *still;              /* [COLUMNS]: what does not turn */
     float *mean;               /* [COLUMNS][RUN_BLOCKS]: query times mean, for each block of a run */
     kvant_query query;         /* its arrays belong to this worker */
-    bool has_q8, has_q16;      /* of the queries that are in query.x now */
+    bool has_q8, has_q16, has_pairs; /* of the queries that are in query.x now */
     int64_t position[COLUMNS]; /* of these queries, rising */
     softmax_state run, total;
     void *memory;
@@ -86,8 +86,8 @@ static softmax_state state_at(float *p, size_t columns, size_t stride) {
 
 static kvant_status worker_create(int head_dim, size_t stride, worker_scratch *w) {
     size_t d = (size_t)head_dim, n = COLUMNS, blocks = d / 32 + 1;
-    size_t floats = 3 * n * d + n * TOKENS + 2 * state_floats(n, stride) + 2 * n * blocks + n * (RUN_BLOCKS + 2);
-    size_t room = floats * sizeof(float) + n * (2 * blocks + d) * sizeof(int16_t) + n * d;
+    size_t floats = 3 * n * d + n * TOKENS + 2 * state_floats(n, stride) + 2 * n * blocks + n * (RUN_BLOCKS + 3);
+    size_t room = floats * sizeof(float) + n * (2 * blocks + d) * sizeof(int16_t) + 2 * n * d;
     KVANT_TRY(kvant_codec_scratch_create(head_dim, &w->codec));
     w->memory = kvant_alloc_aligned(room, 1);
     if (!w->memory) return KVANT_ENOMEM;
@@ -114,9 +114,12 @@ static kvant_status worker_create(int head_dim, size_t stride, worker_scratch *w
     p += n;
     w->query.q16_scale = p;
     p += n;
+    w->query.pairs_scale = p;
+    p += n;
     w->query.q16 = (int16_t *)(void *)p;
     w->query.q_sum = w->query.q16 + n * d;
     w->query.q = (int8_t *)(w->query.q_sum + n * 2 * blocks);
+    w->query.pairs = w->query.q + n * d;
     return KVANT_OK;
 }
 
@@ -228,7 +231,7 @@ static void gather_queries(const attend_job *j, int kv_head, int c0, int n, work
     w->query.n = n;
     w->query.head_dim = (int)d;
     w->query.x = w->x;
-    w->has_q8 = w->has_q16 = false;
+    w->has_q8 = w->has_q16 = w->has_pairs = false;
 }
 
 /* Queries become integers when the first page asks for them; a sequence may hold pages of several formats. */
@@ -237,12 +240,18 @@ static void prepare_for(const attend_job *j, const kvant_part *part, worker_scra
     size_t d = (size_t)q->head_dim;
     q->form = part->codec->form(&part->format);
     if (q->form == KVANT_QUERY_Q8 && j->params->precision == KVANT_EXACT) q->form = KVANT_QUERY_FLOAT;
+    if (q->form == KVANT_QUERY_PAIRS && j->params->precision == KVANT_EXACT) q->form = KVANT_QUERY_Q16;
     if (q->form == KVANT_QUERY_Q8 && !w->has_q8) {
         for (size_t c = 0; c < (size_t)q->n; c++)
             j->k->quantize_q8(q->q + c * d, q->q_scale + c * (d / 32), q->q_sum + c * (d / 16), q->x + c * d, (int)d);
         for (size_t i = 0; i < (size_t)q->n * (d / 32); i++)
             q->q_total[i] = q->q_scale[i] * (float)(q->q_sum[2 * i] + q->q_sum[2 * i + 1]);
         w->has_q8 = true;
+    }
+    if (q->form == KVANT_QUERY_PAIRS && !w->has_pairs) {
+        for (size_t c = 0; c < (size_t)q->n; c++)
+            q->pairs_scale[c] = j->k->quantize_pairs(q->pairs + c * d, q->x + c * d, (int)d);
+        w->has_pairs = true;
     }
     if (q->form == KVANT_QUERY_Q16 && !w->has_q16) {
         for (size_t c = 0; c < (size_t)q->n; c++)

@@ -16,7 +16,7 @@
 #include "kernel/kernels.h"
 
 #define KVANT_HEAD_DIM_MAX 512
-#define KVANT_QUERY_MAX 96 /* most query columns in one call of score or mix */
+#define KVANT_QUERY_MAX KVANT_COLUMNS_MAX /* most query columns in one call of score or mix */
 
 typedef enum kvant_side { KVANT_SIDE_K, KVANT_SIDE_V } kvant_side;
 
@@ -56,6 +56,7 @@ void kvant_codec_scratch_destroy(kvant_codec_scratch *s);
 typedef enum kvant_query_form {
     KVANT_QUERY_FLOAT,
     KVANT_QUERY_Q8,  /* blocks of 32 in 8 bits; with KVANT_EXACT the codec is given floats instead */
+    KVANT_QUERY_PAIRS, /* one scale, 8 bits, for products with levels; with KVANT_EXACT the codec is given 16 bits instead */
     KVANT_QUERY_Q16  /* one scale, 16 bits: as good as floats for any of the formats */
 } kvant_query_form;
 
@@ -68,6 +69,8 @@ typedef struct kvant_query {
     float *q_scale;  /* [n][head_dim / 32] */
     int16_t *q_sum;  /* [n][head_dim / 16] */
     float *q_total;  /* [n][head_dim / 32], q_scale times the sum of q over each 32: what a bias is multiplied by */
+    int8_t *pairs;   /* PAIRS: [n][head_dim], by quantize_pairs */
+    float *pairs_scale; /* [n] */
     int16_t *q16;    /* Q16: [n][head_dim], by quantize_q16 */
     float *q16_scale; /* [n] */
 } kvant_query;

@@ -26,6 +26,10 @@ void kvant_kernels_set_ref_means(kvant_kernels *k);
 #define KVANT_EXP_E5 0x1.123a6cp-7f
 #define KVANT_EXP_E6 0x1.6a2352p-10f
 
+/* 2^(i/8) for i = 0..7. */
+#define KVANT_EIGHTHS \
+    0x1p+0f, 0x1.172b84p+0f, 0x1.306fe0p+0f, 0x1.4bfdaep+0f, 0x1.6a09e6p+0f, 0x1.8ace54p+0f, 0x1.ae89fap+0f, 0x1.d5818ep+0f
+
 /* gelu: 2 * sqrt(2/pi) and that times 0.044715, so that gelu(g) = g * sigmoid(g * fma(g * g, CUBIC, LINEAR)). */
 #define KVANT_GELU_LINEAR 0x1.988454p+0f
 #define KVANT_GELU_CUBIC 0x1.2444f2p-4f

@@ -61,6 +61,12 @@ static void ref_levels6(int8_t *levels, const kvant_level_rows *r) {
             *levels++ = (int8_t)(code_at(r, row, i) - 32);
 }
 
+static void ref_level_scales(float *scale, const uint8_t *e) {
+    static const float eighths[8] = {KVANT_EIGHTHS};
+    for (int i = 0; i < ROWS; i++)
+        scale[i] = e[i] == 0 ? 0.0f : ldexpf(eighths[(e[i] - 1) % 8], (e[i] - 1) / 8 - 20);
+}
+
 static void ref_score_levels(const kvant_score_levels *p) {
     size_t d = (size_t)p->d;
     for (int c = 0; c < p->n; c++) {
@@ -73,6 +79,27 @@ static void ref_score_levels(const kvant_score_levels *p) {
             p->scores[(size_t)c * ROWS + (size_t)r] = (float)sum * (p->q_scale[c] * p->row_scale[r]);
         }
     }
+}
+
+static void ref_score_bytes(const kvant_score_bytes *p) {
+    size_t d = (size_t)p->d;
+    for (int c = 0; c < p->n; c++) {
+        const int8_t *q = p->q + (size_t)c * d;
+        for (int r = 0; r < ROWS; r++) {
+            const int8_t *level = p->levels + (size_t)r * d;
+            int32_t sum = 0;
+            for (size_t i = 0; i < d; i++)
+                sum += level[i] * q[i];
+            p->scores[(size_t)c * ROWS + (size_t)r] = (float)sum * (p->q_scale[c] * p->row_scale[r]);
+        }
+    }
+}
+
+static void ref_score_rows4(int8_t *room, const kvant_level_rows *rows, const kvant_score_bytes *p) {
+    kvant_score_bytes args = *p;
+    args.levels = room;
+    ref_levels4(room, rows);
+    ref_score_bytes(&args);
 }
 
 static void ref_mix_levels(const kvant_mix_levels *p) {
@@ -101,6 +128,23 @@ static float ref_quantize_q16(int16_t *q, const float *x, int n) {
         q[i] = (int16_t)rintf(v);
     }
     return largest < KVANT_Q8_SMALLEST ? 0.0f : largest / 32767.0f;
+}
+
+static float positive(float x) { return x > 0.0f ? x : 0.0f; }
+
+static float ref_quantize_pairs(int8_t *q, const float *x, int n) {
+    float largest = 0.0f;
+    for (int i = 0; i < n; i += 2) {
+        float up = positive(x[i]) + positive(x[i + 1]), down = positive(-x[i]) + positive(-x[i + 1]);
+        largest = up > largest ? up : largest;
+        largest = down > largest ? down : largest;
+    }
+    float inverse = largest < KVANT_Q8_SMALLEST ? 0.0f : 127.0f / largest;
+    for (int i = 0; i < n; i++) {
+        float v = x[i] * inverse;
+        q[i] = v == v ? (int8_t)rintf(v) : 0; /* a NaN is 0 */
+    }
+    return largest < KVANT_Q8_SMALLEST ? 0.0f : largest / 127.0f;
 }
 
 static float ref_weigh_q16(int16_t *q, const float *x, const float *a, int n) {
@@ -154,9 +198,13 @@ void kvant_kernels_set_ref_levels(kvant_kernels *k) {
     k->levels4 = ref_levels4;
     k->levels5 = ref_levels5;
     k->levels6 = ref_levels6;
+    k->level_scales = ref_level_scales;
     k->score_levels = ref_score_levels;
+    k->score_bytes = ref_score_bytes;
+    k->score_rows4 = ref_score_rows4;
     k->mix_levels = ref_mix_levels;
     k->quantize_q16 = ref_quantize_q16;
+    k->quantize_pairs = ref_quantize_pairs;
     k->weigh_q16 = ref_weigh_q16;
     k->hadamard = ref_hadamard;
     k->book_cells = ref_book_cells;

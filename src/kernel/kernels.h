@@ -96,6 +96,19 @@ typedef struct kvant_score_levels {
     size_t next_bytes;
 } kvant_score_levels;
 
+/* Rows of levels times queries of 8 bits, as quantize_pairs makes them: scores as above. At most KVANT_COLUMNS_MAX queries. */
+#define KVANT_COLUMNS_MAX 96
+typedef struct kvant_score_bytes {
+    const int8_t *levels;   /* [64][d] */
+    const float *row_scale; /* [64] */
+    int d, n;
+    const int8_t *q;        /* [n][d] */
+    const float *q_scale;   /* [n] */
+    float *scores;          /* [n][64] */
+    const void *next;       /* as above */
+    size_t next_bytes;
+} kvant_score_bytes;
+
 /* Weights of 16 bits times rows of levels: acc[c*acc_stride + i] = fma((float)(sum over r of w[c][r] * levels[r][i]), w_scale[c],
  * acc[c*acc_stride + i]), i = 0..d-1. */
 typedef struct kvant_mix_levels {
@@ -145,9 +158,16 @@ typedef struct kvant_mean_scores {
  * weigh_q8: quantize_q8 of w[i] = x[i] * a[i]; returns dot_f32 of x and b. For weights of tokens times the scales and biases of V.
  * f16_to_f32, f32_to_f16: rows, as base/half.h.
  * levels2, levels3, levels4, levels5, levels6: rows of codes -> levels [n][d].
- * score_levels, mix_levels, mean_scores: above.
+ * level_scales: 64 bytes e -> 2^((e - 161) / 8), and 0 for 0.
+ * score_rows4: levels4, to `room` [64][d] if need be, then score_bytes with them (p->levels is not read). Few queries meet levels
+ *   as they come from the codes.
+ * score_levels, score_bytes, mix_levels, mean_scores: above.
  * quantize_q16: q = rint(x * (32767 / max|x|)) in -32767..32767; returns the scale, max|x| / 32767 (0 when max|x| is below
  *   KVANT_Q8_SMALLEST; then all q are 0). Byte-identical at every level; x should be finite: a NaN is quantized as 32767.
+ * quantize_pairs: q = rint(x * (127 / m)), n a multiple of 16, m being the largest sum of the positive parts of x[2i] and x[2i+1],
+ *   or of their negative parts: those of q add up to at most 128, so that products with bytes of 0..255 fit into 16 bits in pairs.
+ *   Returns the scale, m / 127 (0 when m is below KVANT_Q8_SMALLEST; then all q are 0). Byte-identical at every level; x should
+ *   be finite: a NaN gives 0, an infinity an infinite scale.
  * weigh_q16: quantize_q16 of x[i] * a[i], n <= 64.
  * hadamard: the unnormalised Walsh-Hadamard transform in place, n a power of two up to 512: for h = 1, 2, 4 .. n/2 every pair
  *   (x[j], x[j+h]) with j & h = 0 becomes (x[j] + x[j+h], x[j] - x[j+h]).
@@ -187,10 +207,14 @@ typedef struct kvant_mean_scores {
     KERNEL(void, levels4, (int8_t * levels, const kvant_level_rows *rows))                                              \
     KERNEL(void, levels5, (int8_t * levels, const kvant_level_rows *rows))                                              \
     KERNEL(void, levels6, (int8_t * levels, const kvant_level_rows *rows))                                              \
+    KERNEL(void, level_scales, (float *scale, const uint8_t *e))                                                        \
     KERNEL(void, score_levels, (const kvant_score_levels *p))                                                           \
+    KERNEL(void, score_bytes, (const kvant_score_bytes *p))                                                             \
+    KERNEL(void, score_rows4, (int8_t * room, const kvant_level_rows *rows, const kvant_score_bytes *p))                \
     KERNEL(void, mix_levels, (const kvant_mix_levels *p))                                                               \
     KERNEL(void, mean_scores, (const kvant_mean_scores *p))                                                             \
     KERNEL(float, quantize_q16, (int16_t * q, const float *x, int n))                                                   \
+    KERNEL(float, quantize_pairs, (int8_t * q, const float *x, int n))                                                  \
     KERNEL(float, weigh_q16, (int16_t * q, const float *x, const float *a, int n))                                      \
     KERNEL(void, hadamard, (float *x, int n))                                                                           \
     KERNEL(void, book_cells, (int16_t * cell, const float *x, float factor, int n))                                     \

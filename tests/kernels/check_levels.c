@@ -4,6 +4,7 @@
  *
  * Codes are packed here from the words of the contract, and sums are taken in 64 bits, so that the reference is tested too. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/half.h"
@@ -169,6 +170,77 @@ static void check_mix(const kvant_kernels *ref, const kvant_kernels *k, int d, i
         }
 }
 
+/* Queries as quantize_pairs may make them, at their limits: neighbours of one sign are 128 together. */
+static int8_t *fill_pairs(int slot, int n, int fill) {
+    int8_t *q = guarded(slot, (size_t)n);
+    for (int i = 0; i < n; i += 2) {
+        int sum = 128, first = random_between(1, 127), sign = random_u32() % 2 ? 1 : -1;
+        if (fill == RANDOM) sum = random_between(first, 128);
+        q[i] = (int8_t)(sign * first);
+        q[i + 1] = (int8_t)(sign * (sum - first));
+        if (fill == ALTERNATING) {
+            q[i] = (int8_t)(127 * sign);
+            q[i + 1] = (int8_t)(-127 * sign);
+        }
+    }
+    return q;
+}
+
+static void expect_byte_scores(const kvant_score_bytes *p, const int8_t *levels, const float *scores, const char *what) {
+    for (int c = 0; c < p->n; c++)
+        for (int r = 0; r < MAX_ROWS; r += 21) {
+            int64_t sum = 0;
+            for (int i = 0; i < p->d; i++)
+                sum += (int64_t)levels[r * p->d + i] * p->q[c * p->d + i];
+            float expected = (float)sum * (p->q_scale[c] * p->row_scale[r]);
+            expect_same_floats(&expected, scores + c * MAX_ROWS + r, 1, "%s, row %d: d %d, n %d", what, r, p->d, p->n);
+        }
+}
+
+static kvant_score_bytes make_byte_query(int d, int n, int fill, int kind) {
+    kvant_score_bytes p = {.d = d, .n = n};
+    p.q = fill_pairs(SLOT_X, n * d, fill);
+    p.row_scale = floats(SLOT_REF2, MAX_ROWS, kind, 0.1f);
+    p.q_scale = floats(SLOT_X_SCALE, (size_t)n, kind, 0.1f);
+    return p;
+}
+
+static void check_bytes(const kvant_kernels *ref, const kvant_kernels *k, int d, int n, int fill, int kind) {
+    kvant_score_bytes p = make_byte_query(d, n, fill, kind);
+    p.levels = fill_levels(SLOT_TILE, MAX_ROWS * d, fill);
+    if (n % 2) {
+        p.next = p.levels;
+        p.next_bytes = (size_t)random_between(0, 20000);
+    }
+    const size_t size = (size_t)n * MAX_ROWS;
+    float *a = guarded_random(SLOT_REF, size * sizeof *a), *b = guarded_random(SLOT_GOT, size * sizeof *b);
+    p.scores = a;
+    ref->score_bytes(&p);
+    p.scores = b;
+    k->score_bytes(&p);
+    expect_same_floats(a, b, size, "score_bytes: d %d, n %d, fill %d, kind %d", d, n, fill, kind);
+    expect_byte_scores(&p, p.levels, b, "score_bytes");
+}
+
+static void check_rows4(const kvant_kernels *ref, const kvant_kernels *k, int d, int n, int fill, int kind) {
+    static int8_t levels[MAX_ROWS * MAX_D], room[MAX_ROWS * MAX_D];
+    const int block = random_u32() % 4 ? 32 : 16, n_block = (d + block - 1) / block;
+    kvant_score_bytes p = make_byte_query(d, n, fill, kind);
+    kvant_level_rows rows = {.block = block, .d = d, .n = MAX_ROWS};
+    rows.plane4 = guarded_random(SLOT_TILE, (size_t)(MAX_ROWS * d / 2));
+    rows.books = fill_levels(SLOT_SCALE, 256, fill);
+    if (random_u32() % 4) rows.selectors = guarded_random(SLOT_X_SUM, (size_t)(MAX_ROWS * ((n_block + 1) / 2)));
+    ref->levels4(levels, &rows);
+    const size_t size = (size_t)n * MAX_ROWS;
+    float *a = guarded_random(SLOT_REF, size * sizeof *a), *b = guarded_random(SLOT_GOT, size * sizeof *b);
+    p.scores = a;
+    ref->score_rows4(room, &rows, &p);
+    p.scores = b;
+    k->score_rows4(room, &rows, &p);
+    expect_same_floats(a, b, size, "score_rows4: d %d, n %d, fill %d, kind %d", d, n, fill, kind);
+    expect_byte_scores(&p, levels, b, "score_rows4");
+}
+
 typedef void (*check_case_fn)(const kvant_kernels *ref, const kvant_kernels *k, int d, int n, int fill, int kind);
 
 static void check_shapes(check_case_fn check, const kvant_kernels *ref, const kvant_kernels *k) {
@@ -181,7 +253,32 @@ static void check_shapes(check_case_fn check, const kvant_kernels *ref, const kv
 }
 
 void check_score_levels(const kvant_kernels *ref, const kvant_kernels *k) { check_shapes(check_score, ref, k); }
+void check_score_bytes(const kvant_kernels *ref, const kvant_kernels *k) { check_shapes(check_bytes, ref, k); }
+
+void check_score_rows4(const kvant_kernels *ref, const kvant_kernels *k) {
+    check_shapes(check_rows4, ref, k);
+    for (int n = 1; n <= 8; n++)
+        for (int d = 64; d <= MAX_D; d += 64)
+            check_rows4(ref, k, d, n, n % N_FILLS, ORDINARY);
+}
+
 void check_mix_levels(const kvant_kernels *ref, const kvant_kernels *k) { check_shapes(check_mix, ref, k); }
+
+void check_level_scales(const kvant_kernels *ref, const kvant_kernels *k) {
+    for (int first = 0; first < 256; first += 32) {
+        uint8_t *e = guarded(SLOT_X, MAX_ROWS);
+        for (int i = 0; i < MAX_ROWS; i++)
+            e[i] = (uint8_t)(first + i);
+        float *a = guarded_random(SLOT_REF, MAX_ROWS * sizeof *a), *b = guarded_random(SLOT_GOT, MAX_ROWS * sizeof *b);
+        ref->level_scales(a, e);
+        k->level_scales(b, e);
+        expect_same_bytes(a, b, MAX_ROWS * sizeof *a, "level_scales from %d", first);
+        for (int i = 0; i < MAX_ROWS; i++) {
+            double expected = e[i] == 0 ? 0.0 : exp2((e[i] - 161) / 8.0);
+            assert_true(fabs((double)b[i] - expected) <= 1e-7 * expected);
+        }
+    }
+}
 
 /* ---- vectors of 16 bits ---- */
 
@@ -206,6 +303,24 @@ void check_quantize_q16(const kvant_kernels *ref, const kvant_kernels *k) {
             for (int j = 0; j < n; j++) {
                 assert_true(b[j] >= -32767);
                 if (kind == ORDINARY && sb > 1e-38f) assert_true(fabs((double)b[j] * sb - x[j]) <= 0.52 * sb);
+            }
+        }
+}
+
+void check_quantize_pairs(const kvant_kernels *ref, const kvant_kernels *k) {
+    for (int i = 0; i <= 600; i++)
+        for (int kind = 0; kind < N_KINDS; kind++) {
+            int n = i <= 100 ? i % 33 * 16 : 16 * random_between(1, MAX_D / 16);
+            float *x = floats(SLOT_X, (size_t)n, kind, magnitudes[random_u32() % COUNT(magnitudes)]);
+            for (int j = 0; kind == ORDINARY && i % 3 == 0 && j < n; j++) /* x * 127 / m is an integer and a half */
+                x[j] = j == 0 ? 127.0f : j == 1 ? 0.0f : (float)(j % 4 < 2 ? 1 : -1) * ((float)random_between(0, 62) + 0.5f);
+            int8_t *a = guarded_random(SLOT_REF, (size_t)n), *b = guarded_random(SLOT_GOT, (size_t)n);
+            float sa = ref->quantize_pairs(a, x, n), sb = k->quantize_pairs(b, x, n);
+            expect_same_bytes(a, b, (size_t)n, "quantize_pairs: n %d, kind %d, bytes", n, kind);
+            expect_same_floats(&sa, &sb, 1, "quantize_pairs's scale: n %d, kind %d", n, kind);
+            for (int j = 0; j < n; j++) {
+                assert_true(b[j] >= -127 && (j % 2 == 0 || abs(b[j] + b[j - 1]) <= 128));
+                if (kind == ORDINARY && sb > 1e-37f && sb < 1e38f) assert_true(fabs((double)b[j] * sb - x[j]) <= 0.51 * sb);
             }
         }
 }

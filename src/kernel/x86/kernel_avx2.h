@@ -12,7 +12,10 @@
 /* Keeps a compiler from regrouping a chain of additions: GCC would multiply everything first and spill the products. */
 #define IN_THIS_ORDER(v) __asm__("" : "+x"(v))
 
+/* levels4 of this level, for kernels that begin with it. */
+void kvant_kernels_avx2_levels4(int8_t *levels, const kvant_level_rows *rows);
 void kvant_kernels_set_avx2_levels(kvant_kernels *k);
+void kvant_kernels_set_avx2_bytes(kvant_kernels *k);
 void kvant_kernels_set_avx2_attend(kvant_kernels *k);
 void kvant_kernels_set_avx2_product(kvant_kernels *k);
 void kvant_kernels_set_avx2_unpack(kvant_kernels *k);

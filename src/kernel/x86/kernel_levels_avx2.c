@@ -540,6 +540,8 @@ AVX2 static uint32_t avx2_search_books(uint8_t *book, const uint16_t (*errors)[K
     return total;
 }
 
+void kvant_kernels_avx2_levels4(int8_t *levels, const kvant_level_rows *rows) { avx2_levels4(levels, rows); }
+
 void kvant_kernels_set_avx2_levels(kvant_kernels *k) {
     k->levels2 = avx2_levels2;
     k->levels3 = avx2_levels3;

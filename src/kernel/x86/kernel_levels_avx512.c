@@ -270,10 +270,9 @@ AVX512 static void score_few(const kvant_score_levels *p) {
     }
 }
 
-/* pairs[i] = elements 2i and 2i + 1 of each of 16 rows, for 32 elements. */
-AVX512_INLINE void interleave_16_rows(__m512i *pairs, const int8_t *levels, size_t d, bool is_rest) {
-    __m512i v[16], two[16], four[16];
-    UNROLL for (size_t i = 0; i < 16; i++) v[i] = load_levels(levels + i * d, is_rest);
+/* pairs[i] = the 32 bits number i of each of 16 rows v. */
+AVX512_INLINE void turn_16_rows(__m512i *pairs, const __m512i v[16]) {
+    __m512i two[16], four[16];
     UNROLL for (int i = 0; i < 16; i += 2) {
         two[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
         two[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
@@ -292,6 +291,13 @@ AVX512_INLINE void interleave_16_rows(__m512i *pairs, const int8_t *levels, size
         pairs[4 + i] = _mm512_shuffle_i32x4(a, b, 0x88);
         pairs[12 + i] = _mm512_shuffle_i32x4(a, b, 0xDD);
     }
+}
+
+/* pairs[i] = elements 2i and 2i + 1 of each of 16 rows, for 32 elements. */
+AVX512_INLINE void interleave_16_rows(__m512i *pairs, const int8_t *levels, size_t d, bool is_rest) {
+    __m512i v[16];
+    UNROLL for (size_t i = 0; i < 16; i++) v[i] = load_levels(levels + i * d, is_rest);
+    turn_16_rows(pairs, v);
 }
 
 AVX512_INLINE void score_columns(const kvant_score_levels *p, const __m512i *pairs, int r, int c, int columns) {
@@ -330,6 +336,112 @@ static void avx512_score_levels(const kvant_score_levels *p) {
         score_few(p);
     else
         score_many(p);
+}
+
+/* ---- levels times queries of 8 bits ---- */
+
+#define STEP 64 /* levels a register */
+
+/* Levels plus 128 are bytes without sign, as vpdpbusd wants them; it cannot overflow. What that adds to the sum of a query: */
+AVX512 static int32_t too_much(const int8_t *q, size_t d) {
+    int32_t sum = 0;
+    for (size_t i = 0; i < d; i++)
+        sum += q[i];
+    return 128 * sum;
+}
+
+/* n <= 64 bytes, and zeros. */
+AVX512_INLINE __m512i load_bytes(const int8_t *p, size_t n) {
+    if (n >= STEP) return _mm512_loadu_si512((const void *)p);
+    int8_t some[STEP] = {0};
+    memcpy(some, p, n);
+    return _mm512_loadu_si512((const void *)some);
+}
+
+AVX512_INLINE __m512i plus_128(__m512i levels) { return _mm512_xor_si512(levels, _mm512_set1_epi8(-128)); }
+
+AVX512_INLINE void store_byte_scores(const kvant_score_bytes *p, int c, int r, __m512i sum, int32_t excess) {
+    __m512 scale = _mm512_mul_ps(_mm512_set1_ps(p->q_scale[c]), _mm512_loadu_ps(p->row_scale + r));
+    __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(excess)));
+    _mm512_storeu_ps(p->scores + (size_t)c * PAGE_ROWS + (size_t)r, _mm512_mul_ps(exact, scale));
+}
+
+AVX512_INLINE void score_16_byte_rows(const kvant_score_bytes *p, const int32_t *excess, int r, int c, int columns) {
+    const size_t d = (size_t)p->d;
+    const int8_t *q = p->q + (size_t)c * d;
+    __m512i four[SCORE_COLUMNS][4]; /* [column][4 rows] */
+    for (int g = 0; g < 4; g++) {
+        const int8_t *levels = p->levels + (size_t)(r + 4 * g) * d;
+        __m512i sum[SCORE_COLUMNS][4];
+        UNROLL for (int j = 0; j < columns; j++)
+            UNROLL for (int i = 0; i < 4; i++) sum[j][i] = _mm512_setzero_si512();
+        for (size_t k = 0; k < d; k += STEP) {
+            __m512i u[4];
+            UNROLL for (size_t i = 0; i < 4; i++) u[i] = plus_128(load_bytes(levels + i * d + k, d - k));
+            UNROLL for (int j = 0; j < columns; j++) {
+                __m512i x = load_bytes(q + (size_t)j * d + k, d - k);
+                UNROLL for (int i = 0; i < 4; i++) sum[j][i] = _mm512_dpbusd_epi32(sum[j][i], u[i], x);
+            }
+        }
+        UNROLL for (int j = 0; j < columns; j++) four[j][g] = add_within_lanes(sum[j]);
+    }
+    UNROLL for (int j = 0; j < columns; j++) store_byte_scores(p, c + j, r, add_lanes(four[j]), excess[c + j]);
+}
+
+AVX512_INLINE void score_byte_columns(const kvant_score_bytes *p, const int32_t *excess, const __m512i *fours, int r, int c,
+                                      int columns) {
+    const size_t d = (size_t)p->d;
+    __m512i sum[MANY_COLUMNS];
+    UNROLL for (int j = 0; j < columns; j++) sum[j] = _mm512_setzero_si512();
+    for (size_t i = 0; i < d / 4; i++)
+        UNROLL for (int j = 0; j < columns; j++) {
+            int32_t four;
+            memcpy(&four, p->q + (size_t)(c + j) * d + 4 * i, sizeof four);
+            sum[j] = _mm512_dpbusd_epi32(sum[j], fours[i], _mm512_set1_epi32(four));
+        }
+    UNROLL for (int j = 0; j < columns; j++) store_byte_scores(p, c + j, r, sum[j], excess[c + j]);
+}
+
+AVX512 static void score_many_bytes(const kvant_score_bytes *p, const int32_t *excess, int r) {
+    __m512i fours[MAX_D / 4], v[16];
+    const size_t d = (size_t)p->d;
+    const int8_t *levels = p->levels + (size_t)r * d;
+    for (size_t k = 0; k < d; k += STEP) {
+        UNROLL for (size_t i = 0; i < 16; i++) v[i] = plus_128(load_bytes(levels + i * d + k, d - k));
+        turn_16_rows(fours + k / 4, v);
+    }
+    int c = 0;
+    for (; c + MANY_COLUMNS <= p->n; c += MANY_COLUMNS)
+        score_byte_columns(p, excess, fours, r, c, MANY_COLUMNS);
+    for (; c + 4 <= p->n; c += 4)
+        score_byte_columns(p, excess, fours, r, c, 4);
+    for (; c < p->n; c++)
+        score_byte_columns(p, excess, fours, r, c, 1);
+}
+
+AVX512 static void avx512_score_bytes(const kvant_score_bytes *p) {
+    int32_t excess[KVANT_COLUMNS_MAX];
+    for (int c = 0; c < p->n; c++)
+        excess[c] = too_much(p->q + (size_t)c * (size_t)p->d, (size_t)p->d);
+    for (int r = 0; r < PAGE_ROWS; r += 16) {
+        prefetch_part(p->next, p->next_bytes, (size_t)r / 16, PAGE_ROWS / 16);
+        if (p->n > FEW_COLUMNS) {
+            score_many_bytes(p, excess, r);
+            continue;
+        }
+        int c = 0;
+        for (; c + 4 <= p->n; c += 4)
+            score_16_byte_rows(p, excess, r, c, 4);
+        for (; c < p->n; c++)
+            score_16_byte_rows(p, excess, r, c, 1);
+    }
+}
+
+static void avx512_score_rows4(int8_t *room, const kvant_level_rows *rows, const kvant_score_bytes *p) {
+    kvant_score_bytes args = *p;
+    args.levels = room;
+    avx512_levels4(room, rows);
+    avx512_score_bytes(&args);
 }
 
 /* ---- weights times levels ---- */
@@ -413,6 +525,8 @@ void kvant_kernels_set_avx512_levels(kvant_kernels *k) {
     k->levels5 = avx512_levels5;
     k->levels6 = avx512_levels6;
     k->score_levels = avx512_score_levels;
+    k->score_bytes = avx512_score_bytes;
+    k->score_rows4 = avx512_score_rows4;
     k->mix_levels = avx512_mix_levels;
 }
 

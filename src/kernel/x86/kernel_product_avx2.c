@@ -285,6 +285,7 @@ void kvant_kernels_set_avx2(kvant_kernels *k) {
     kvant_kernels_set_avx2_unpack(k);
     kvant_kernels_set_avx2_vector(k);
     kvant_kernels_set_avx2_levels(k);
+    kvant_kernels_set_avx2_bytes(k);
     kvant_kernels_set_avx2_attend(k);
 }
 
