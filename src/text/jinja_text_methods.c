@@ -72,14 +72,7 @@ static kvant_status split_spaces(run *r, const text *t, int64_t most, value *out
             if (!kvant_jinja_is_space(code)) break;
         }
         if (start >= t->size) return KVANT_OK;
-        if (most >= 0 && (int64_t)out->as.items->n >= most) {
-            size_t end = t->size;
-            value rest, trimmed;
-            KVANT_TRY(share(r, t, start, end, &rest));
-            call c = {.self = rest, .arg = {{.kind = JINJA_MISSING}}};
-            KVANT_TRY(rstrip(r, &c, &trimmed));
-            return add_part(r, trimmed.as.text, 0, trimmed.as.text->size, out);
-        }
+        if (most >= 0 && (int64_t)out->as.items->n >= most) return add_part(r, t, start, t->size, out);
         size_t end = start, n = 0;
         for (; end < t->size; end += n) {
             n = kvant_utf8_read((const uint8_t *)t->bytes + end, t->size - end, &code);
