@@ -78,7 +78,8 @@ kvant_status kvant_isa_parse(const char *name, kvant_isa *out);
 typedef enum kvant_codec_id {
     KVANT_CODEC_F32 = 0,
     KVANT_CODEC_F16 = 1,
-    KVANT_CODEC_AFFINE = 2, /* MLX's: bit for bit */
+    KVANT_CODEC_AFFINE = 2, /* MLX's of a half precision model: bit for bit */
+    KVANT_CODEC_AFFINE_F32 = 8, /* MLX's of a float32 model: values are not rounded before, scales and biases not after */
     KVANT_CODEC_BOOK = 3,   /* bc2..bc5: each block of a rotated vector uses the best of 16 codebooks */
     KVANT_CODEC_INT = 4,    /* i6, i8: integers with one scale a rotated vector */
     KVANT_CODEC_LLOYD = 5,  /* lm2..lm4: one Lloyd-Max codebook and one scale a rotated vector (TurboQuant's first stage) */
@@ -89,15 +90,15 @@ typedef enum kvant_codec_id {
 /* How one vector of head_dim elements is stored. Fields are 0 where the codec has none. */
 typedef struct kvant_format {
     kvant_codec_id codec;
-    int bits;  /* affine: 2, 3, 4, 5, 6, 8; bc: 2..5; bz: 3, 4; i: 6, 8; lm: 2..4; q: 4, 5, 8 */
-    int group; /* affine: 32, 64, 128 elements that share a scale and a bias; q: 0 or 1, the last digit of its name */
+    int bits;  /* affine (both): 2, 3, 4, 5, 6, 8; bc: 2..5; bz: 3, 4; i: 6, 8; lm: 2..4; q: 4, 5, 8 */
+    int group; /* affine (both): 32, 64, 128 elements that share a scale and a bias; q: 0 or 1, the last digit of its name */
     bool bare; /* K only: keys are stored as they are, without subtracting their rotating mean */
 } kvant_format;
 
 #define KVANT_FORMAT_NAME_MAX 32
 
-/* One format by its name: "f16", "f32", "affine4:64" ("affine4" means group 64), "bc4", "i8", "lm4", "q4_0". ".bare" after the name
- * of a format of K turns centring off ("bc4.bare"). KVANT_EINVAL with the list of what exists. */
+/* One format by its name: "f16", "f32", "affine4:64" ("affine4" means group 64), "affine4:64.f32", "bc4", "i8", "lm4", "q4_0".
+ * ".bare" after the name of a format of K turns centring off ("bc4.bare"). KVANT_EINVAL with the list of what exists. */
 kvant_status kvant_format_parse(const char *name, kvant_format *out, kvant_error *err);
 /* A pair "K/V", one name for both, or a preset: "lossless" (i8/i8), "balanced" (bc5/bc4), "small" (bz4/bc4), "tiny" (bz3/bc3). */
 kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_format *v, kvant_error *err);

@@ -16,6 +16,7 @@
 #include "cache/page.h"
 
 #define TOKENS KVANT_PAGE_TOKENS
+#define JOBS_AN_ITEM (1 + KVANT_SINK_TOKENS)
 #define RUN_PAGES KVANT_RUN_PAGES
 #define RUN_BLOCKS KVANT_RUN_BLOCKS
 #define RUNS_AT_ONCE 16 /* the most partial results that are kept for one KV head */
@@ -48,6 +49,7 @@ typedef struct attend_job {
     kvant_sequence *s;
     const kvant_page_list *layer;
     kvant_window window;
+    int64_t skip; /* of the first tokens that the window keeps, those before it are not seen */
     const kvant_attend_params *params;
     const float *q;
     float *out;
@@ -332,11 +334,12 @@ static void reset_state(softmax_state *st, int n, size_t stride) {
 }
 
 /* Scores that the query at `position` may not see become -inf. */
-static void mask_scores(float *scores, kvant_window w, int64_t page_first, int64_t position) {
+static void mask_scores(float *scores, const attend_job *j, int64_t page_first, int64_t position) {
+    kvant_window w = j->window;
     int64_t low = w.size > 0 ? position - w.size + 1 - page_first : 0, high = position + 1 - page_first,
-            keep = w.keep - page_first;
+            keep = w.keep - page_first, skip = j->skip - page_first;
     for (int64_t t = 0; t < TOKENS; t++)
-        if (t >= high || (t < low && t >= keep)) scores[t] = -INFINITY;
+        if (t >= high || (t < low && (t >= keep || t < skip))) scores[t] = -INFINITY;
 }
 
 /* Scores of one column and page -> weights in place; the state is rescaled to the new largest score. */
@@ -386,7 +389,7 @@ static void attend_page(const attend_job *j, int index, int last_index, int kv_h
             for (int t = 0; t < TOKENS; t++)
                 scores[t] = cap * tanhf(scores[t] / cap);
         bool whole = position >= last && (j->window.size == 0 || position - first < j->window.size);
-        if (!whole) mask_scores(scores, j->window, first, position);
+        if (!whole) mask_scores(scores, j, first, position);
         softmax_page(j, scores, st, c, stride);
     }
     w->codec.next = next ? kvant_page_k(next, kv_head) : NULL;
@@ -516,27 +519,33 @@ static void run_rounds(kvant_attend_scratch *s, kvant_pool *pool) {
     }
 }
 
+/* Rows of an item that share a window: n rows from row `from` on, and what they see. */
+typedef struct row_range {
+    int from, n;
+    kvant_window window;
+    int64_t skip;
+} row_range;
+
 /* KVANT_EINVAL: the item cannot be attended to. */
-static kvant_status plan_job(const kvant_attend_item *item, int layer, const kvant_attend_params *params,
-                             kvant_attend_scratch *scratch, attend_job *j) {
+static kvant_status plan_job(const kvant_attend_item *item, const row_range *rows, int layer, const kvant_attend_params *params,
+                             kvant_attend_scratch *scratch) {
     kvant_cache *cache = item->s->cache;
     const kvant_page_list *l = &item->s->layers[layer];
-    if (item->n < 0 || item->n > l->length) return KVANT_EINVAL;
-    if (item->n == 0) {
-        j->n = 0;
-        return KVANT_OK;
-    }
+    size_t row = (size_t)rows->from * (size_t)params->n_head * (size_t)cache->config.head_dim;
+    if (rows->n == 0) return KVANT_OK;
+    attend_job *j = &scratch->jobs[scratch->n_job];
     *j = (attend_job){.s = item->s,
                       .layer = l,
                       .layer_index = layer,
                       .transforms = &cache->transforms,
-                      .window = cache->windows[layer],
+                      .window = rows->window,
+                      .skip = rows->skip,
                       .params = params,
-                      .q = item->q,
-                      .out = item->out,
-                      .n = item->n,
+                      .q = item->q + row,
+                      .out = item->out + row,
+                      .n = rows->n,
                       .group = params->n_head / cache->config.n_kv_head,
-                      .first = l->length - item->n,
+                      .first = l->length - item->n + rows->from,
                       .n_run = (l->n_pages + RUN_PAGES - 1) / RUN_PAGES,
                       .scratch = scratch,
                       .k = cache->ctx->kernels};
@@ -549,7 +558,35 @@ static kvant_status plan_job(const kvant_attend_item *item, int layer, const kva
     j->block_columns = columns < COLUMNS ? columns : COLUMNS;
     j->n_block = (columns + COLUMNS - 1) / COLUMNS;
     j->cost = (int64_t)(l->n_pages - j->run_first * RUN_PAGES) * (j->block_columns + PAGE_COLUMNS);
+    scratch->n_job++;
     return KVANT_OK;
+}
+
+/* What max_kv_size means by MLX's rules, where several tokens are appended at once: its buffer then holds the first tokens (keep) and
+ * the newest ones before the append, max_kv_size - 1 in all, and a row sees max_kv_size places back in it. So the first rows still see
+ * some of the first tokens, the others the last max_kv_size tokens and nothing else. A single token sees the cache's window. */
+static kvant_status plan_mlx_window(const kvant_attend_item *item, int layer, const kvant_attend_params *params,
+                                    kvant_attend_scratch *s) {
+    const kvant_cache *cache = item->s->cache;
+    const kvant_page_list *l = &item->s->layers[layer];
+    int64_t size = cache->config.max_kv_size, keep = cache->windows[layer].keep, start = l->length - l->n_appended;
+    int skipped = l->n_appended - item->n, row = skipped;
+    for (; start >= size && row < keep && row < l->n_appended; row++) {
+        row_range one = {row - skipped, 1, {size - keep + row, keep}, row};
+        KVANT_TRY(plan_job(item, &one, layer, params, s));
+    }
+    row_range rest = {row - skipped, l->n_appended - row, {size, 0}, 0};
+    return plan_job(item, &rest, layer, params, s);
+}
+
+static kvant_status plan_item(const kvant_attend_item *item, int layer, const kvant_attend_params *params, kvant_attend_scratch *s) {
+    const kvant_cache *cache = item->s->cache;
+    const kvant_page_list *l = &item->s->layers[layer];
+    if (item->n < 0 || item->n > l->length) return KVANT_EINVAL;
+    if (cache->config.quantize_after_step && cache->windows[layer].keep > 0 && l->n_appended > 1 && item->n <= l->n_appended)
+        return plan_mlx_window(item, layer, params, s);
+    row_range all = {0, item->n, cache->windows[layer], 0};
+    return plan_job(item, &all, layer, params, s);
 }
 
 /* Cuts long tasks into runs, unless tasks of one length fill the threads anyway. */
@@ -587,12 +624,10 @@ kvant_status kvant_attend_batch(const kvant_attend_item *items, int n_items, int
         cache->attend_scratch_destroy = scratch_destroy;
     }
     kvant_attend_scratch *s = cache->attend_scratch;
-    KVANT_TRY(reserve_jobs(s, n_items));
+    KVANT_TRY(reserve_jobs(s, JOBS_AN_ITEM * n_items));
     for (int i = 0; i < n_items; i++) {
         if (!caches_agree(items[i].s->cache, cache)) return KVANT_EINVAL;
-        attend_job *j = &s->jobs[s->n_job];
-        KVANT_TRY(plan_job(&items[i], layer, params, s, j));
-        s->n_job += j->n > 0;
+        KVANT_TRY(plan_item(&items[i], layer, params, s));
     }
     choose_runs(s);
     KVANT_TRY(reserve_states(s));

@@ -93,12 +93,16 @@ static kvant_status require_calibration(const kvant_cache_config *c, kvant_error
     return KVANT_OK;
 }
 
+/* Formats for which values must not be rounded to half precision before they are converted. */
+static bool keeps_floats(const kvant_format *f) { return f->codec == KVANT_CODEC_F32 || f->codec == KVANT_CODEC_AFFINE_F32; }
+
 static bool is_f16(const kvant_format *f) { return f->codec == KVANT_CODEC_F16; }
 
 kvant_status kvant_cache_create(kvant_context *ctx, const kvant_cache_config *config, kvant_cache **out, kvant_error *err) {
     KVANT_TRY(check_config(config, err));
     KVANT_TRY(require_calibration(config, err));
     size_t n_layer = (size_t)config->n_layer;
+    bool wants_floats = false;
     kvant_cache *c = kvant_alloc(1, sizeof *c);
     if (!c) return kvant_fail(err, KVANT_ENOMEM, "cache: out of memory");
     c->windows = kvant_alloc(n_layer, sizeof *c->windows);
@@ -111,6 +115,7 @@ kvant_status kvant_cache_create(kvant_context *ctx, const kvant_cache_config *co
         c->windows[i] = layer_window(config, i);
         make_layouts(config, i, &c->packed[2 * i]);
         c->quantizes = c->quantizes || !is_f16(&k[i]) || !is_f16(&v[i]);
+        wants_floats = wants_floats || keeps_floats(&k[i]) || keeps_floats(&v[i]);
     }
     if (st == KVANT_OK) st = kvant_transforms_create(config, k, v, &c->transforms);
     kvant_free(k);
@@ -118,13 +123,13 @@ kvant_status kvant_cache_create(kvant_context *ctx, const kvant_cache_config *co
         kvant_cache_destroy(c);
         return kvant_fail(err, st, "cache: out of memory");
     }
-    const kvant_format f16 = {KVANT_CODEC_F16, 0, 0, false};
+    const kvant_format plain = {config->quantize_after_step && wants_floats ? KVANT_CODEC_F32 : KVANT_CODEC_F16, 0, 0, false};
     c->ctx = ctx;
     c->config = *config;
     c->config.layer_window = NULL;
     c->config.layer_k = c->config.layer_v = NULL;
     c->config.calibration = NULL;
-    c->plain = make_layout(&f16, &f16, config->n_kv_head, config->head_dim, 0);
+    c->plain = make_layout(&plain, &plain, config->n_kv_head, config->head_dim, 0);
     *out = c;
     return KVANT_OK;
 }

@@ -56,7 +56,7 @@ struct kvant_cache {
     kvant_context *ctx;
     kvant_cache_config config;       /* layer_window is NULL here: see windows */
     kvant_window *windows;           /* [n_layer] */
-    kvant_page_layout plain;         /* f16 */
+    kvant_page_layout plain;         /* f16; f32 where values must not be rounded before they are converted */
     kvant_page_layout *packed;       /* [n_layer][2]: the formats of a layer, in its first page and in the others */
     kvant_transforms transforms;
     bool quantizes;                  /* packed differs from plain in some layer */
@@ -71,6 +71,7 @@ typedef struct kvant_page_list {
     int n_pages, room;
     int first_kept; /* pages [1 or 0 .. first_kept) were dropped by the window (page 0 stays where first tokens do) */
     int64_t length;
+    int n_appended; /* by the last append, while they are there */
 } kvant_page_list;
 
 struct kvant_sequence {

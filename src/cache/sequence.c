@@ -79,6 +79,7 @@ kvant_status kvant_sequence_fork(const kvant_sequence *s, kvant_sequence **out) 
         to->n_pages = from->n_pages;
         to->first_kept = from->first_kept;
         to->length = from->length;
+        to->n_appended = from->n_appended;
     }
     *out = copy;
     return KVANT_OK;
@@ -131,6 +132,7 @@ kvant_status kvant_sequence_truncate(kvant_sequence *s, int64_t n_tokens) {
         int keep = (int)((n_tokens + TOKENS - 1) / TOKENS);
         release_pages(s, l, keep, l->n_pages);
         l->n_pages = keep;
+        if (n_tokens < l->length) l->n_appended = 0;
         l->length = n_tokens;
         if (l->first_kept > keep) l->first_kept = keep;
     }
@@ -162,6 +164,7 @@ kvant_status kvant_sequence_adopt(kvant_sequence *s, kvant_page *const *pages, i
         kvant_page_list *l = &s->layers[i];
         l->pages[l->n_pages++] = pages[i];
         l->length = length;
+        l->n_appended = 0;
         if (!pages[i]) l->first_kept = l->n_pages;
     }
     s->packed = settled && s->cache->quantizes ? true : starts_packed(s->cache);
@@ -269,8 +272,10 @@ kvant_status kvant_sequence_append_batch(kvant_append_item *items, int n_items, 
     } else {
         kvant_pool_run(items[0].s->cache->ctx->pool, n_task, append_task, &job);
     }
-    for (int i = 0; i < n_items; i++)
+    for (int i = 0; i < n_items; i++) {
         items[i].s->layers[layer].length += items[i].n;
+        if (items[i].n > 0) items[i].s->layers[layer].n_appended = items[i].n;
+    }
     return KVANT_OK;
 }
 

@@ -4,7 +4,7 @@
  * The end of the range that is larger in magnitude is represented exactly, and so is zero:
  *   scale = (max - min) / levels, its sign chosen so that codes grow from the larger end;
  *   the larger end divided by the scale is rounded to a whole number of steps, and the scale adjusted to it.
- * Codes use the scale before it is rounded to a half float. */
+ * Codes use the scale before it is rounded to what it is stored as. */
 #include "codec/affine_rule.h"
 
 #include <math.h>
@@ -48,7 +48,7 @@ static void find_codes(const float *restrict x, float bias, float scale, float l
         codes[j] = (uint8_t)whole[j];
 }
 
-void kvant_affine_group(const float *x, int group, int bits, uint8_t *codes, uint16_t *scale_out, uint16_t *bias_out) {
+void kvant_affine_group(const float *x, int group, int bits, uint8_t *codes, float *scale_out, float *bias_out) {
     float levels = (float)((1 << bits) - 1), min, max;
     find_range(x, group, &min, &max);
     float scale = (max - min) / levels;
@@ -63,15 +63,19 @@ void kvant_affine_group(const float *x, int group, int bits, uint8_t *codes, uin
     }
     for (int i = 0; i < group; i += LANES)
         find_codes(x + i, bias, scale, levels, codes + i);
-    *scale_out = kvant_f32_to_f16(scale);
-    *bias_out = kvant_f32_to_f16(bias);
+    *scale_out = scale;
+    *bias_out = bias;
 }
 
 kvant_status kvant_affine_quantize(const float *x, int n_groups, int bits, int group, uint8_t *codes, uint16_t *scales,
                                    uint16_t *biases) {
     bool bits_ok = bits == 2 || bits == 3 || bits == 4 || bits == 5 || bits == 6 || bits == 8;
     if (!bits_ok || (group != 32 && group != 64 && group != 128) || n_groups < 0) return KVANT_EINVAL;
-    for (int g = 0; g < n_groups; g++, x += group, codes += group)
-        kvant_affine_group(x, group, bits, codes, &scales[g], &biases[g]);
+    for (int g = 0; g < n_groups; g++, x += group, codes += group) {
+        float scale, bias;
+        kvant_affine_group(x, group, bits, codes, &scale, &bias);
+        scales[g] = kvant_f32_to_f16(scale);
+        biases[g] = kvant_f32_to_f16(bias);
+    }
     return KVANT_OK;
 }

@@ -5,7 +5,7 @@
 
 #include "base/status.h"
 
-/* One group: x[group] -> codes[group], one scale and one bias as binary16. group and bits are valid. */
-void kvant_affine_group(const float *x, int group, int bits, uint8_t *codes, uint16_t *scale, uint16_t *bias);
+/* One group: x[group] -> codes[group], one scale and one bias. group and bits are valid. */
+void kvant_affine_group(const float *x, int group, int bits, uint8_t *codes, float *scale, float *bias);
 
 #endif

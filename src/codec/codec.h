@@ -109,6 +109,8 @@ struct kvant_codec {
 const kvant_codec *kvant_codec_find(kvant_codec_id id);
 /* bc, bz and i: they keep the first tokens of a sequence as f16, as any centred K does; the others only where K is centred. */
 bool kvant_format_is_own(const kvant_format *f);
+/* affine, whatever its scales are. */
+bool kvant_format_is_affine(const kvant_format *f);
 /* For codecs that want none. */
 kvant_rotation kvant_rotation_none(const kvant_format *f, kvant_side side, int head_dim);
 /* A part of a checked format. */
@@ -118,6 +120,6 @@ kvant_part kvant_part_make(const kvant_format *f, kvant_side side, int head_dim)
 void kvant_round_to_half(uint16_t *y, const float *x, int n, const kvant_kernels *k);
 
 extern const kvant_codec kvant_codec_f16, kvant_codec_f32, kvant_codec_affine, kvant_codec_book, kvant_codec_int, kvant_codec_lloyd,
-    kvant_codec_ggml, kvant_codec_zone;
+    kvant_codec_ggml, kvant_codec_zone, kvant_codec_affine_f32;
 
 #endif

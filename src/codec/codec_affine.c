@@ -6,6 +6,7 @@
  *
  *   K part: codes, four panels [head_dim/32] block32s; scales, then biases, binary16 [4 panels][groups][16 tokens]
  *   V part: codes, head_dim/16 panels of 2 block32s (64 tokens); scales, then biases, binary16 [groups][64 tokens]
+ * (affine_f32: float instead of binary16)
  * 8-bit codes are stored minus 128 ("s" tiles); the bias grows by 128 scales when it is read.
  *
  * Not here: the choice of codes (affine_rule.c). */
@@ -36,21 +37,46 @@ static kvant_status check_affine(const kvant_format *f, int head_dim, kvant_erro
 
 static size_t codes_bytes(const kvant_format *f, int head_dim) { return (size_t)TOKENS * (size_t)head_dim * (size_t)f->bits / 8; }
 
+static bool is_wide(const kvant_format *f) { return f->codec == KVANT_CODEC_AFFINE_F32; }
+
+/* Of a scale or bias. */
+static size_t number_bytes(const kvant_format *f) { return is_wide(f) ? sizeof(float) : sizeof(uint16_t); }
+
 static size_t part_bytes(const kvant_format *f, kvant_side side, int head_dim) {
     (void)side;
-    return codes_bytes(f, head_dim) + 2 * 2 * (size_t)TOKENS * (size_t)(head_dim / f->group);
+    return codes_bytes(f, head_dim) + 2 * number_bytes(f) * (size_t)TOKENS * (size_t)(head_dim / f->group);
 }
 
 /* int8 queries and weights lose up to 0.4 % of the largest value of 32. That is well below the error of 4-bit codes, not of finer
  * ones; those are expanded to floats, which is faster than a second integer product of what the first one lost. */
 static kvant_query_form form(const kvant_format *f) { return f->bits <= 4 ? KVANT_QUERY_Q8 : KVANT_QUERY_FLOAT; }
 
-static uint16_t *scales_of(const kvant_part *part, const uint8_t *bytes) {
-    return (uint16_t *)(void *)(uintptr_t)(bytes + codes_bytes(&part->format, part->head_dim));
+static const uint8_t *scales_of(const kvant_part *part, const uint8_t *bytes) {
+    return bytes + codes_bytes(&part->format, part->head_dim);
 }
 
-static uint16_t *biases_of(const kvant_part *part, const uint8_t *bytes) {
-    return scales_of(part, bytes) + (size_t)TOKENS * (size_t)(part->head_dim / part->format.group);
+static const uint8_t *biases_of(const kvant_part *part, const uint8_t *bytes) {
+    return scales_of(part, bytes) + number_bytes(&part->format) * (size_t)TOKENS * (size_t)(part->head_dim / part->format.group);
+}
+
+/* n scales or biases as floats. */
+static void get_numbers(const kvant_part *part, const uint8_t *from, int n, float *out, const kvant_kernels *k) {
+    if (is_wide(&part->format)) memcpy(out, from, (size_t)n * sizeof *out);
+    else k->f16_to_f32(out, (const uint16_t *)(const void *)from, n);
+}
+
+static float get_number(const kvant_part *part, const uint8_t *from, size_t at) {
+    float x;
+    if (!is_wide(&part->format)) return kvant_f16_to_f32(((const uint16_t *)(const void *)from)[at]);
+    memcpy(&x, from + at * sizeof x, sizeof x);
+    return x;
+}
+
+static void put_number(const kvant_part *part, const uint8_t *to, size_t at, float x) {
+    uint8_t *p = (uint8_t *)(uintptr_t)to + at * number_bytes(&part->format);
+    uint16_t half = kvant_f32_to_f16(x);
+    if (is_wide(&part->format)) memcpy(p, &x, sizeof x);
+    else memcpy(p, &half, sizeof half);
 }
 
 static size_t scale_at(const kvant_part *part, int slot, int group) {
@@ -159,19 +185,31 @@ static size_t place(const kvant_part *part, int slot, int i, int *row, int *colu
     return (size_t)(i / ROWS) * 2 * 64 * bits;
 }
 
-/* MLX quantizes what its cache holds in half precision: the bias, one of these values, is then exact, every stored number is
- * finite, and a token that was kept as f16 first has the same codes. */
-static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k) {
+/* MLX quantizes what its cache holds, of a half precision model in half precision: the bias, one of these values, is then exact,
+ * every stored number is finite, and a token that was kept as f16 first has the same codes. A float32 model's cache is float32;
+ * there, too, a number that is not finite must not spoil whole rows. */
+static void round_values(const kvant_part *part, const float *x, float *rounded, const kvant_kernels *k) {
     uint16_t half[KVANT_HEAD_DIM_MAX];
+    if (is_wide(&part->format)) {
+        for (int i = 0; i < part->head_dim; i++)
+            rounded[i] = x[i] > 1e37f ? 1e37f : x[i] < -1e37f ? -1e37f : x[i];
+        return;
+    }
+    kvant_round_to_half(half, x, part->head_dim, k);
+    k->f16_to_f32(rounded, half, part->head_dim);
+}
+
+static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k) {
     float rounded[KVANT_HEAD_DIM_MAX];
     uint8_t codes[KVANT_HEAD_DIM_MAX];
     int d = part->head_dim, group = part->format.group, bits = part->format.bits;
-    uint16_t *scales = scales_of(part, bytes), *biases = biases_of(part, bytes);
-    kvant_round_to_half(half, x, d, k);
-    k->f16_to_f32(rounded, half, d);
+    round_values(part, x, rounded, k);
     for (int g = 0; g * group < d; g++) {
         size_t at = scale_at(part, slot, g);
-        kvant_affine_group(rounded + g * group, group, bits, codes + g * group, &scales[at], &biases[at]);
+        float scale, bias;
+        kvant_affine_group(rounded + g * group, group, bits, codes + g * group, &scale, &bias);
+        put_number(part, scales_of(part, bytes), at, scale);
+        put_number(part, biases_of(part, bytes), at, bias);
     }
     if (part->side == KVANT_SIDE_V)
         put_column(bytes, bits, slot, codes, d);
@@ -181,12 +219,12 @@ static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float
 
 static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float *x, const kvant_kernels *k) {
     (void)k;
-    const uint16_t *scales = scales_of(part, bytes), *biases = biases_of(part, bytes);
+    const uint8_t *scales = scales_of(part, bytes), *biases = biases_of(part, bytes);
     int row, column;
     for (int i = 0; i < part->head_dim; i++) {
         size_t panel = place(part, slot, i, &row, &column), at = scale_at(part, slot, i / part->format.group);
         float code = (float)get_code(bytes + panel, part->format.bits, row, column);
-        x[i] = kvant_f16_to_f32(scales[at]) * code + kvant_f16_to_f32(biases[at]);
+        x[i] = get_number(part, scales, at) * code + get_number(part, biases, at);
     }
 }
 
@@ -195,8 +233,8 @@ static void expand_scales(const kvant_part *part, const uint8_t *bytes, const kv
     int n_group = part->head_dim / part->format.group, repeat = part->format.group / 32, n = TOKENS * n_group;
     /* The compact rows are converted at the end of the room and spread from there. */
     float *scale = s->scale + (repeat - 1) * n, *bias = s->bias + (repeat - 1) * n;
-    k->f16_to_f32(scale, scales_of(part, bytes), n);
-    k->f16_to_f32(bias, biases_of(part, bytes), n);
+    get_numbers(part, scales_of(part, bytes), n, scale, k);
+    get_numbers(part, biases_of(part, bytes), n, bias, k);
     if (part->format.bits == 8) k->add_scaled_f32(bias, scale, 128.0f, n);
     if (repeat == 1) return;
     for (int row = 0; row < n / ROWS; row++) {
@@ -298,8 +336,8 @@ static void mix(const kvant_part *part, const uint8_t *bytes, const float *weigh
     float middle = is_integer ? (float)((1 << part->format.bits) - 1) * 0.5f : 0.0f;
     kvant_fetch_next(s);
     const uint8_t *tile = kvant_panel_unpack(k, part->format.bits, bytes, part->head_dim / ROWS * 2, s->tile);
-    k->f16_to_f32(s->scale, scales_of(part, bytes), TOKENS * n_group);
-    k->f16_to_f32(s->bias, biases_of(part, bytes), TOKENS * n_group);
+    get_numbers(part, scales_of(part, bytes), TOKENS * n_group, s->scale, k);
+    get_numbers(part, biases_of(part, bytes), TOKENS * n_group, s->bias, k);
     if (is_integer) k->add_scaled_f32(s->bias, s->scale, middle, TOKENS * n_group);
     if (part->format.bits == 8) k->add_scaled_f32(s->bias, s->scale, 128.0f, TOKENS * n_group);
     for (int g = 0; g < n_group; g++) {
@@ -323,3 +361,6 @@ static void mix(const kvant_part *part, const uint8_t *bytes, const float *weigh
 
 const kvant_codec kvant_codec_affine = {
     KVANT_CODEC_AFFINE, "affine", check_affine, part_bytes, form, kvant_rotation_none, encode, decode, score, mix};
+
+const kvant_codec kvant_codec_affine_f32 = {
+    KVANT_CODEC_AFFINE_F32, "affine_f32", check_affine, part_bytes, form, kvant_rotation_none, encode, decode, score, mix};

@@ -4,7 +4,8 @@
 #include "codec/codec.h"
 
 static const kvant_codec *const codecs[] = {&kvant_codec_f32, &kvant_codec_f16,   &kvant_codec_affine, &kvant_codec_book,
-                                            &kvant_codec_int, &kvant_codec_lloyd, &kvant_codec_ggml,   &kvant_codec_zone};
+                                            &kvant_codec_int, &kvant_codec_lloyd, &kvant_codec_ggml,   &kvant_codec_zone,
+                                            &kvant_codec_affine_f32};
 
 const kvant_codec *kvant_codec_find(kvant_codec_id id) {
     for (size_t i = 0; i < sizeof codecs / sizeof codecs[0]; i++)
@@ -16,8 +17,10 @@ bool kvant_format_is_own(const kvant_format *f) {
     return f->codec == KVANT_CODEC_BOOK || f->codec == KVANT_CODEC_ZONE || f->codec == KVANT_CODEC_INT;
 }
 
+bool kvant_format_is_affine(const kvant_format *f) { return f->codec == KVANT_CODEC_AFFINE || f->codec == KVANT_CODEC_AFFINE_F32; }
+
 bool kvant_format_is_centred(const kvant_format *f) {
-    return f->codec != KVANT_CODEC_F16 && f->codec != KVANT_CODEC_F32 && f->codec != KVANT_CODEC_AFFINE && !f->bare;
+    return f->codec != KVANT_CODEC_F16 && f->codec != KVANT_CODEC_F32 && !kvant_format_is_affine(f) && !f->bare;
 }
 
 kvant_rotation kvant_rotation_none(const kvant_format *f, kvant_side side, int head_dim) {

@@ -7,7 +7,7 @@
 
 #define KNOWN                                                                                                                    \
     "lossless, balanced, small, tiny; bc2, bc3, bc4, bc5, bz3, bz4, i6, i8; f16, f32; affineB:G with B of 2, 3, 4, 5, 6, 8 and " \
-    "G of 32, 64, 128 (affine4 is affine4:64); "                                                                                 \
+    "G of 32, 64, 128 (affine4 is affine4:64; affine4:64.f32 has float32 scales); "                                                                                 \
     "q8_0, q5_1, q5_0, q4_1, q4_0; lm2, lm3, lm4; keys not centred with .bare (q4_0.bare)"
 
 /* The number at *text, or -1 when there is none or it is longer than three digits. */
@@ -29,6 +29,10 @@ static bool parse_affine(const char *name, kvant_format *out) {
     if (*name == ':') {
         name++;
         f.group = parse_number(&name);
+    }
+    if (strcmp(name, ".f32") == 0) {
+        f.codec = KVANT_CODEC_AFFINE_F32;
+        name += 4;
     }
     bool bits_ok = f.bits >= 2 && f.bits <= 8 && f.bits != 7;
     if (*name != '\0' || !bits_ok || (f.group != 32 && f.group != 64 && f.group != 128)) return false;
@@ -121,7 +125,8 @@ static bool is_fixed(const kvant_format *f, size_t i) {
 
 void kvant_format_name(const kvant_format *f, char out[KVANT_FORMAT_NAME_MAX]) {
     snprintf(out, KVANT_FORMAT_NAME_MAX, "unknown");
-    if (f->codec == KVANT_CODEC_AFFINE) snprintf(out, KVANT_FORMAT_NAME_MAX, "affine%d:%d", f->bits, f->group);
+    if (kvant_format_is_affine(f))
+        snprintf(out, KVANT_FORMAT_NAME_MAX, "affine%d:%d%s", f->bits, f->group, f->codec == KVANT_CODEC_AFFINE_F32 ? ".f32" : "");
     for (size_t i = 0; i < N_FIXED; i++)
         if (is_fixed(f, i)) snprintf(out, KVANT_FORMAT_NAME_MAX, "%s%s", fixed[i].name, f->bare ? ".bare" : "");
 }

@@ -48,13 +48,16 @@ static kvant_status check_fields(const kvant_kv_params *p, kvant_error *err) {
     return KVANT_OK;
 }
 
+static bool is_float(const kvant_format *f) { return f->codec == KVANT_CODEC_F16 || f->codec == KVANT_CODEC_F32; }
+
 /* The largest group of affine that head_dim allows, so that a default never fails where another group would do. */
 static int default_group(int head_dim) { return head_dim % 64 == 0 ? GROUP_DEFAULT : 32; }
 
-/* The format of K or V at some bits, 0: f16. */
-static kvant_format format_at(int bits, bool is_k, bool affine, int group, int head_dim) {
+/* The format of K or V at some bits, 0: f16. In MLX's order affine has float32 scales, with which it follows MLX's codes exactly,
+ * whatever the precision of the model; with half scales they part after some tokens. */
+static kvant_format format_at(int bits, bool is_k, bool affine, bool exact, int group, int head_dim) {
     kvant_format f = {KVANT_CODEC_F16, 0, 0, false};
-    if (bits && affine) return (kvant_format){KVANT_CODEC_AFFINE, bits, group, false};
+    if (bits && affine) return (kvant_format){exact ? KVANT_CODEC_AFFINE_F32 : KVANT_CODEC_AFFINE, bits, group, false};
     (void)kvant_format_for_bits(bits, head_dim, is_k ? &f : NULL, is_k ? NULL : &f); /* bits were checked */
     return f;
 }
@@ -82,8 +85,8 @@ static kvant_status resolve_formats(const kvant_kv_params *p, int head_dim, kvan
     if (codec && !k_bits && !v_bits)
         return kvant_fail(err, KVANT_EINVAL, "kv_codec %s requires kv_bits (2, 3, 4, 5, 6 or 8)", codec);
     int group = p->kv_group_size ? p->kv_group_size : head_dim ? default_group(head_dim) : GROUP_DEFAULT;
-    out->k = format_at(k_bits, true, affine, group, head_dim);
-    out->v = format_at(v_bits, false, affine, group, head_dim);
+    out->k = format_at(k_bits, true, affine, p->compat_mlx, group, head_dim);
+    out->v = format_at(v_bits, false, affine, p->compat_mlx, group, head_dim);
     return KVANT_OK;
 }
 
@@ -114,7 +117,7 @@ kvant_status kvant_kv_config_resolve(const kvant_kv_params *p, int head_dim, kva
     c.quantized_kv_start = p->quantized_kv_start;
     c.quantize_after_step = p->compat_mlx;
     c.max_kv_size = p->max_kv_size;
-    if (p->compat_mlx && quantizes && p->max_kv_size > 0) {
+    if (p->compat_mlx && !(is_float(&c.k) && is_float(&c.v)) && p->max_kv_size > 0) {
         kvant_log(KVANT_LOG_WARNING, "max_kv_size %d is ignored while kv_bits is set, as mlx-engine does (compat mlx)", p->max_kv_size);
         c.max_kv_size = 0;
     }

@@ -74,6 +74,7 @@ static void a_group_or_mlx_rules_make_bits_affine(void **state) {
         char name[32];
         snprintf(name, sizeof name, "affine%d:64", all[i]);
         assert_formats((kvant_kv_params){.kv_bits = all[i], .kv_codec = "affine"}, 128, name, name);
+        snprintf(name, sizeof name, "affine%d:64.f32", all[i]);
         assert_formats((kvant_kv_params){.kv_bits = all[i], .compat_mlx = true}, 128, name, name);
     }
     assert_formats((kvant_kv_params){.kv_bits = 4, .kv_group_size = 32}, 64, "affine4:32", "affine4:32");
