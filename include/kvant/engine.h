@@ -146,10 +146,26 @@ kvant_status kvant_text_stream_finish(kvant_text_stream *s, const char **text, s
 typedef struct kvant_message {
     const char *role, *content;
 } kvant_message;
-/* The prompt's text by the model's chat template (family NULL: recognised from the file) -> *text (kvant_string_free).
- * KVANT_EUNSUPPORTED: the template is not recognised. */
+/* The prompt's text -> *text (kvant_string_free): by the chat template that the model's file carries, as it is written, with today's
+ * date where it asks for one; or by a family of templates by name ("chatml", ...). Tokenize it with add_special and parse_special: a
+ * BOS that the template writes is left to the tokenizer where that adds one, so that there is one of it.
+ * KVANT_EINVAL: the template does not take this chat, in its own words. KVANT_EUNSUPPORTED: the file has no template, or it uses what
+ * Kvant does not know; family: no such name. */
 kvant_status kvant_chat_prompt(const kvant_model *m, const char *family, const kvant_message *messages, int n, char **text,
                                kvant_error *err);
+
+/* What a chat can bring besides its messages. Texts are JSON; NULL: none. */
+typedef struct kvant_chat_options {
+    const char *family;            /* NULL: the file's own template; a family knows messages with text alone */
+    const char *tools;             /* an array of functions that the model may call */
+    const char *documents;         /* an array of documents it may look at */
+    const char *variables;         /* an object of what else the template knows, e.g. {"enable_thinking": false} */
+    bool without_generation_prompt; /* do not begin an answer */
+} kvant_chat_options;
+/* The same for messages in JSON: an array of {"role": ..., "content": ...} with whatever else the template knows (tool_calls,
+ * reasoning_content, content in parts). options may be NULL. KVANT_EINVAL too: a text that is not the JSON expected. */
+kvant_status kvant_chat_prompt_json(const kvant_model *m, const char *messages, const kvant_chat_options *options, char **text,
+                                    kvant_error *err);
 
 /* ---- session ---- */
 

@@ -66,6 +66,11 @@ kvant_status kvant_os_list_folder(const char *path, const char *part, kvant_os_e
 
 /* Seconds from an arbitrary start; never goes back. */
 double kvant_clock_seconds(void);
+/* The date and time of the place where the process runs. */
+typedef struct kvant_os_date {
+    int year, month, day, hour, minute, second; /* month and day from 1 */
+} kvant_os_date;
+kvant_os_date kvant_os_local_date(void);
 /* The number of physical cores this process may run on, at least 1. */
 int kvant_os_cores(void);
 /* The largest resident set of this process so far, in bytes. */

@@ -59,6 +59,13 @@ void kvant_map_drop(const kvant_map *m, size_t offset, size_t size) {
     madvise((void *)(uintptr_t)(m->data + begin), end - begin, MADV_DONTNEED);
 }
 
+kvant_os_date kvant_os_local_date(void) {
+    time_t now = time(NULL);
+    struct tm t = {.tm_year = 70, .tm_mday = 1};
+    localtime_r(&now, &t);
+    return (kvant_os_date){t.tm_year + 1900, t.tm_mon + 1, t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec};
+}
+
 double kvant_clock_seconds(void) {
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* text.c: the text side of a model: tokens, streams of text, chat prompts. */
-#include <limits.h>
+/* text.c: the text side of a model: tokens, streams of text. Prompts of chats are in chat_prompt.c. */
 #include <string.h>
 
 #include "base/memory.h"
 #include "engine/model.h"
-#include "engine/vocab.h"
-#include "text/chat_template.h"
 
 #define TEXT_MAX ((size_t)1 << 30)
 
@@ -103,41 +100,4 @@ kvant_status kvant_text_stream_push(kvant_text_stream *s, int32_t id, const char
 
 kvant_status kvant_text_stream_finish(kvant_text_stream *s, const char **text, size_t *size) {
     return kvant_detokenizer_finish(s->detokenizer, text, size);
-}
-
-/* The family that was named, or the one the file's template belongs to. */
-static kvant_status choose_family(const kvant_model *m, const char *name, const kvant_chat_family **out, kvant_text *template_text,
-                                  kvant_error *err) {
-    *template_text = (kvant_text){0};
-    if (name) {
-        *out = kvant_chat_family_by_name(name);
-        if (*out) return KVANT_OK;
-        return kvant_fail(err, KVANT_EUNSUPPORTED, "chat template: found \"%.40s\", expected one of %s", name, kvant_chat_family_names());
-    }
-    KVANT_TRY(kvant_vocab_chat_template(m->file, template_text, err));
-    if (!template_text->data)
-        return kvant_fail(err, KVANT_EUNSUPPORTED, "%s: holds no chat template (tokenizer.chat_template); continue the text as it is with --raw, or "
-                          "name a family with --chat-template NAME (%s)", m->path, kvant_chat_family_names());
-    return kvant_chat_family_detect(m->path, template_text->data, template_text->size, out, err);
-}
-
-kvant_status kvant_chat_prompt(const kvant_model *m, const char *family, const kvant_message *messages, int n, char **text, kvant_error *err) {
-    const kvant_chat_family *f;
-    kvant_text template_text;
-    if (n < 1 || n > INT_MAX / 64) return kvant_fail(err, KVANT_EINVAL, "chat: found %d messages, expected 1 or more", n);
-    KVANT_TRY(choose_family(m, family, &f, &template_text, err));
-    kvant_chat_message *copy = kvant_alloc((size_t)n, sizeof *copy);
-    if (!copy) return kvant_fail(err, KVANT_ENOMEM, "chat: out of memory");
-    for (int i = 0; i < n; i++) copy[i] = (kvant_chat_message){messages[i].role, messages[i].content};
-    kvant_buffer b;
-    kvant_buffer_init(&b, TEXT_MAX);
-    kvant_status st = kvant_buffer_append(&b, "", 0);
-    if (st == KVANT_OK) st = kvant_chat_render_template(f, template_text.data, template_text.size, copy, n, true, &b, err);
-    kvant_free(copy);
-    if (st != KVANT_OK) {
-        kvant_buffer_free(&b);
-        return st;
-    }
-    *text = b.data;
-    return KVANT_OK;
 }

@@ -60,12 +60,16 @@ typedef struct kvant_jinja_value {
 kvant_status kvant_jinja_heap_create(size_t max_bytes, kvant_jinja_heap **out);
 void kvant_jinja_heap_destroy(kvant_jinja_heap *h);
 
-/* Values from outside. KVANT_EFULL: the heap's cap; KVANT_ENOMEM. Strings are UTF-8 and copied; keys of a dict keep their order. */
+/* Values from outside. KVANT_EFULL: the heap's cap; KVANT_ENOMEM. Strings are UTF-8 and copied; keys of a dict keep their order.
+ */
 kvant_status kvant_jinja_string(kvant_jinja_heap *h, const char *bytes, size_t size, kvant_jinja_value *out);
 kvant_status kvant_jinja_list(kvant_jinja_heap *h, kvant_jinja_value *out);
 kvant_status kvant_jinja_list_add(kvant_jinja_heap *h, kvant_jinja_value *list, kvant_jinja_value v);
 kvant_status kvant_jinja_dict(kvant_jinja_heap *h, kvant_jinja_value *out);
 kvant_status kvant_jinja_dict_set(kvant_jinja_heap *h, kvant_jinja_value *dict, const char *key, kvant_jinja_value v);
+int kvant_jinja_list_length(const kvant_jinja_value *list);
+/* The text of list[index][key], NUL-terminated in the heap; NULL: it is no text or has a NUL, or memory is out. */
+const char *kvant_jinja_member_text(kvant_jinja_heap *h, const kvant_jinja_value *list, int index, const char *key);
 static inline kvant_jinja_value kvant_jinja_none(void) { return (kvant_jinja_value){.kind = JINJA_NONE}; }
 static inline kvant_jinja_value kvant_jinja_bool(bool b) { return (kvant_jinja_value){.kind = JINJA_BOOL, .as.boolean = b}; }
 /* A JSON text as a value; `name` begins the sentence. KVANT_EINVAL: not JSON. */
@@ -88,9 +92,9 @@ void kvant_template_options_default(kvant_template_options *o); /* the first sec
  * Kvant does not know. */
 kvant_status kvant_template_parse(const char *name, const char *text, size_t size, kvant_template **out, kvant_error *err);
 void kvant_template_destroy(kvant_template *t);
-/* Appends what the template writes. globals: a dict in h; the template may change what is in it. KVANT_EINVAL: the template refuses
- * (raise_exception), in its own words; KVANT_EFORMAT: it failed; KVANT_EUNSUPPORTED: a filter, test or method that Kvant does not
- * know; KVANT_EFULL: a cap. Nothing is appended then. */
+/* Appends what the template writes. globals: a dict in h; the template may change what is in it. KVANT_EINVAL: the template
+ * refuses (raise_exception), in its own words; KVANT_EFORMAT: it failed; KVANT_EUNSUPPORTED: a filter, test or method that Kvant
+ * does not know; KVANT_EFULL: a cap. Nothing is appended then. */
 kvant_status kvant_template_render(const kvant_template *t, kvant_jinja_heap *h, const kvant_jinja_value *globals,
                                    const kvant_template_options *options, kvant_buffer *out, kvant_error *err);
 

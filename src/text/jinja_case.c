@@ -31,8 +31,8 @@ static kvant_status convert_unicode(run *r, builder *b, const char *s, size_t n,
         pcre2_code_free(re);
         return kvant_jinja_out_of_memory(r, out ? KVANT_ENOMEM : r->heap->failure);
     }
-    code = pcre2_substitute(re, (PCRE2_SPTR)s, n, 0, PCRE2_SUBSTITUTE_EXTENDED, NULL, NULL, (PCRE2_SPTR)(upper ? "\\U$0" : "\\L$0"),
-                            PCRE2_ZERO_TERMINATED, (PCRE2_UCHAR *)out, &size);
+    code = pcre2_substitute(re, (PCRE2_SPTR)s, n, 0, PCRE2_SUBSTITUTE_EXTENDED, NULL, NULL,
+                            (PCRE2_SPTR)(upper ? "\\U$0" : "\\L$0"), PCRE2_ZERO_TERMINATED, (PCRE2_UCHAR *)out, &size);
     pcre2_code_free(re);
     if (code >= 0)
         kvant_jinja_add(b, out, size);
@@ -86,9 +86,15 @@ kvant_status kvant_jinja_change_case(run *r, const kvant_jinja_text *t, kvant_ji
     kvant_jinja_builder_init(&b, r->heap);
     switch (to) {
     case CASE_UPPER:
-    case CASE_LOWER: KVANT_TRY(convert(r, &b, t->bytes, t->size, to == CASE_UPPER)); break;
-    case CASE_CAPITALIZE: KVANT_TRY(capitalize(r, &b, t->bytes, t->size)); break;
-    default: KVANT_TRY(title(r, &b, t->bytes, t->size, to == CASE_TITLE_METHOD)); break;
+    case CASE_LOWER:
+        KVANT_TRY(convert(r, &b, t->bytes, t->size, to == CASE_UPPER));
+        break;
+    case CASE_CAPITALIZE:
+        KVANT_TRY(capitalize(r, &b, t->bytes, t->size));
+        break;
+    default:
+        KVANT_TRY(title(r, &b, t->bytes, t->size, to == CASE_TITLE_METHOD));
+        break;
     }
     return kvant_jinja_finish(r, &b, out);
 }
@@ -97,10 +103,11 @@ bool kvant_jinja_is_printable(uint32_t c) {
     /* controls, spaces but the common one, marks of direction, private and unassigned characters */
     static const struct {
         uint32_t first, last;
-    } HIDDEN[] = {{0x0, 0x1F}, {0x7F, 0xA0}, {0xAD, 0xAD}, {0x600, 0x605}, {0x61C, 0x61C}, {0x6DD, 0x6DD}, {0x70F, 0x70F}, {0x1680, 0x1680},
-                  {0x180E, 0x180E}, {0x2000, 0x200F}, {0x2028, 0x202F}, {0x205F, 0x206F}, {0x3000, 0x3000}, {0xD800, 0xF8FF}, {0xFEFF, 0xFEFF},
-                  {0xFFF0, 0xFFFB}, {0xFFFE, 0xFFFF}, {0x110BD, 0x110BD}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE00FF},
-                  {0xE01F0, 0x10FFFF}};
+    } HIDDEN[] = {{0x0, 0x1F},        {0x7F, 0xA0},       {0xAD, 0xAD},       {0x600, 0x605},     {0x61C, 0x61C},
+                  {0x6DD, 0x6DD},     {0x70F, 0x70F},     {0x1680, 0x1680},   {0x180E, 0x180E},   {0x2000, 0x200F},
+                  {0x2028, 0x202F},   {0x205F, 0x206F},   {0x3000, 0x3000},   {0xD800, 0xF8FF},   {0xFEFF, 0xFEFF},
+                  {0xFFF0, 0xFFFB},   {0xFFFE, 0xFFFF},   {0x110BD, 0x110BD}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A},
+                  {0xE0000, 0xE00FF}, {0xE01F0, 0x10FFFF}};
     for (size_t i = 0; i < sizeof HIDDEN / sizeof *HIDDEN; i++)
         if (c >= HIDDEN[i].first && c <= HIDDEN[i].last) return false;
     return true;

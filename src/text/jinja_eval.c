@@ -17,16 +17,16 @@ kvant_status kvant_jinja_fail(run *r, kvant_status st, const char *found, const 
 
 kvant_status kvant_jinja_wrong(run *r, const char *name, const value *v, const char *expected) {
     if (v->kind == JINJA_UNDEFINED && v->as.hint)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found \"%.60s\" undefined for %s, expected %s", r->t->name, r->line,
-                          v->as.hint, name, expected);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found \"%.60s\" undefined for %s, expected %s",
+                          r->t->name, r->line, v->as.hint, name, expected);
     return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found %s for %s, expected %s", r->t->name, r->line,
                       kvant_jinja_type_name(v), name, expected);
 }
 
 kvant_status kvant_jinja_out_of_memory(run *r, kvant_status st) {
     if (st == KVANT_ENOMEM) return kvant_fail(r->err, st, "%s: chat template, line %d: out of memory", r->t->name, r->line);
-    return kvant_fail(r->err, st, "%s: chat template, line %d: found more than %zu bytes of values or output, expected fewer", r->t->name, r->line,
-                      r->heap->max < r->options->max_output ? r->heap->max : r->options->max_output);
+    return kvant_fail(r->err, st, "%s: chat template, line %d: found more than %zu bytes of values or output, expected fewer",
+                      r->t->name, r->line, r->heap->max < r->options->max_output ? r->heap->max : r->options->max_output);
 }
 
 kvant_status kvant_jinja_step(run *r, uint64_t n) {
@@ -34,15 +34,17 @@ kvant_status kvant_jinja_step(run *r, uint64_t n) {
         r->steps -= n;
         return KVANT_OK;
     }
-    return kvant_fail(r->err, KVANT_EFULL, "%s: chat template, line %d: found more than %llu steps, expected fewer (does it end?)", r->t->name, r->line,
-                      (unsigned long long)r->options->max_steps);
+    return kvant_fail(r->err, KVANT_EFULL,
+                      "%s: chat template, line %d: found more than %llu steps, expected fewer (does it end?)", r->t->name,
+                      r->line, (unsigned long long)r->options->max_steps);
 }
 
 kvant_status kvant_jinja_step_bytes(run *r, size_t size) { return kvant_jinja_step(r, size / 256 + 1); }
 
 kvant_status kvant_jinja_deeper(run *r) {
     if (++r->depth <= MAX_DEPTH) return kvant_jinja_step(r, 1);
-    return kvant_fail(r->err, KVANT_EFULL, "%s: chat template, line %d: found more than %d levels of calls, blocks and values, expected fewer",
+    return kvant_fail(r->err, KVANT_EFULL,
+                      "%s: chat template, line %d: found more than %d levels of calls, blocks and values, expected fewer",
                       r->t->name, r->line, MAX_DEPTH);
 }
 
@@ -77,7 +79,8 @@ static kvant_status eval_name(run *r, const char *name, value *out) {
 }
 
 static kvant_status no_attributes(run *r, const value *v, const char *name) {
-    return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found \"%.60s\" undefined, expected something with \"%.60s\"", r->t->name,
+    return kvant_fail(r->err, KVANT_EFORMAT,
+                      "%s: chat template, line %d: found \"%.60s\" undefined, expected something with \"%.60s\"", r->t->name,
                       r->line, v->as.hint ? v->as.hint : "a value", name);
 }
 
@@ -97,7 +100,8 @@ static value loop_attribute(const kvant_jinja_loop *l, const char *name) {
     const struct {
         const char *name;
         int64_t number;
-    } NUMBERS[] = {{"index", i + 1}, {"index0", i}, {"revindex", n - i}, {"revindex0", n - i - 1}, {"length", n}, {"depth", l->depth}, {"depth0", l->depth - 1}};
+    } NUMBERS[] = {{"index", i + 1}, {"index0", i},       {"revindex", n - i},     {"revindex0", n - i - 1},
+                   {"length", n},    {"depth", l->depth}, {"depth0", l->depth - 1}};
     for (size_t k = 0; k < sizeof NUMBERS / sizeof *NUMBERS; k++)
         if (strcmp(name, NUMBERS[k].name) == 0) return kvant_jinja_int(NUMBERS[k].number);
     if (strcmp(name, "first") == 0) return kvant_jinja_bool(i == 0);
@@ -126,7 +130,8 @@ kvant_status kvant_jinja_get_attribute(run *r, const value *v, const char *name,
         return kvant_jinja_string(r->heap, v->as.macro->name, strlen(v->as.macro->name), out) == KVANT_OK
                    ? KVANT_OK
                    : kvant_jinja_out_of_memory(r, r->heap->failure);
-    if (v->kind == JINJA_CYCLER && strcmp(name, "current") == 0 && v->as.items->n) *out = v->as.items->data[v->as.items->room % v->as.items->n];
+    if (v->kind == JINJA_CYCLER && strcmp(name, "current") == 0 && v->as.items->n)
+        *out = v->as.items->data[v->as.items->room % v->as.items->n];
     if (v->kind != JINJA_DICT && v->kind != JINJA_NAMESPACE) return KVANT_OK;
     const value *item = kvant_jinja_map_find_text(v->as.map, name, strlen(name));
     if (item) *out = *item;
@@ -136,7 +141,8 @@ kvant_status kvant_jinja_get_attribute(run *r, const value *v, const char *name,
 static kvant_status char_at(run *r, const kvant_jinja_text *t, size_t index, value *out) {
     size_t at = kvant_jinja_char_offset(t, index), end = at + 1;
     KVANT_TRY(kvant_jinja_step_bytes(r, t->n_chars == t->size ? 1 : at));
-    while (end < t->size && t->n_chars != t->size && ((uint8_t)t->bytes[end] & 0xC0) == 0x80) end++;
+    while (end < t->size && t->n_chars != t->size && ((uint8_t)t->bytes[end] & 0xC0) == 0x80)
+        end++;
     kvant_status st = kvant_jinja_share(r->heap, t->bytes + at, end - at, out);
     return st == KVANT_OK ? st : kvant_jinja_out_of_memory(r, st);
 }
@@ -145,7 +151,8 @@ kvant_status kvant_jinja_get_item(run *r, const value *v, const value *key, valu
     bool found = false;
     char name[64];
     *out = kvant_jinja_undefined("an item");
-    if (v->kind == JINJA_UNDEFINED) return no_attributes(r, v, key->kind == JINJA_STRING && key->as.text->size ? "an item" : "items");
+    if (v->kind == JINJA_UNDEFINED)
+        return no_attributes(r, v, key->kind == JINJA_STRING && key->as.text->size ? "an item" : "items");
     if (v->kind == JINJA_DICT) KVANT_TRY(map_item(r, v, key, out, &found));
     if (found) return KVANT_OK;
     if (kvant_jinja_is_integral(key) && (v->kind == JINJA_STRING || v->kind == JINJA_LIST || v->kind == JINJA_TUPLE)) {
@@ -195,14 +202,17 @@ static kvant_status eval_item(run *r, const node *n, value *out) {
 /* The arguments of a call, filter or test. */
 static kvant_status eval_arguments(run *r, const node *n, call *c) {
     size_t n_values = 0, n_named = 0;
-    for (const node *a = n->b; a; a = a->next) n_values++;
-    for (const node *a = n->c; a; a = a->next) n_named++;
+    for (const node *a = n->b; a; a = a->next)
+        n_values++;
+    for (const node *a = n->c; a; a = a->next)
+        n_named++;
     value *values = n_values ? kvant_jinja_alloc(r->heap, n_values, sizeof *values) : NULL;
     kvant_jinja_named *named = n_named ? kvant_jinja_alloc(r->heap, n_named, sizeof *named) : NULL;
     if ((n_values && !values) || (n_named && !named)) return kvant_jinja_out_of_memory(r, r->heap->failure);
     c->values = values;
     c->named = named;
-    for (const node *a = n->b; a; a = a->next) KVANT_TRY(kvant_jinja_eval(r, a, &values[c->n_values++]));
+    for (const node *a = n->b; a; a = a->next)
+        KVANT_TRY(kvant_jinja_eval(r, a, &values[c->n_values++]));
     for (const node *a = n->c; a; a = a->next) {
         KVANT_TRY(kvant_jinja_eval(r, a->a, &named[c->n_named].value));
         named[c->n_named++].name = a->name;
@@ -212,8 +222,8 @@ static kvant_status eval_arguments(run *r, const node *n, call *c) {
 }
 
 static kvant_status wrong_arguments(run *r, const kvant_jinja_builtin *b, const char *what) {
-    return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found %s in a call of %s, expected (%s)", r->t->name, r->line, what, b->name,
-                      b->parameters);
+    return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found %s in a call of %s, expected (%s)", r->t->name,
+                      r->line, what, b->name, b->parameters);
 }
 
 /* The place of a parameter's name in "a b c", or -1. */
@@ -233,13 +243,15 @@ kvant_status kvant_jinja_call_builtin(run *r, const kvant_jinja_builtin *b, call
     c->what = b;
     if (!b->parameters) return b->fn(r, c, out);
     size_t n_parameters = *b->parameters ? 1 : 0;
-    for (const char *p = b->parameters; *p; p++) n_parameters += *p == ' ';
+    for (const char *p = b->parameters; *p; p++)
+        n_parameters += *p == ' ';
     if (c->n_values > n_parameters) return wrong_arguments(r, b, "too many values");
     for (size_t i = 0; i < KVANT_JINJA_MAX_PARAMETERS; i++)
         c->arg[i] = i < c->n_values ? c->values[i] : (value){.kind = JINJA_MISSING};
     for (size_t i = 0; i < c->n_named; i++) {
         int index = parameter_index(b->parameters, c->named[i].name);
-        if (index < 0 || c->arg[index].kind != JINJA_MISSING) return wrong_arguments(r, b, index < 0 ? "an unknown name" : "one value twice");
+        if (index < 0 || c->arg[index].kind != JINJA_MISSING)
+            return wrong_arguments(r, b, index < 0 ? "an unknown name" : "one value twice");
         c->arg[index] = c->named[i].value;
     }
     for (size_t i = 0; i < b->n_required; i++)
@@ -263,12 +275,19 @@ static kvant_status next_of_joiner(const value *f, value *out) {
 
 kvant_status kvant_jinja_call_value(run *r, const value *f, call *c, value *out) {
     switch (f->kind) {
-    case JINJA_FUNCTION: return kvant_jinja_call_builtin(r, f->as.builtin, c, out);
-    case JINJA_METHOD: c->self = f->as.method->self; return kvant_jinja_call_builtin(r, f->as.method->builtin, c, out);
-    case JINJA_MACRO: return kvant_jinja_call_macro(r, f->as.macro, c, out);
-    case JINJA_CYCLER: return next_of_cycle(r, f, out);
-    case JINJA_JOINER: return next_of_joiner(f, out);
-    default: return kvant_jinja_wrong(r, "a call", f, "a macro, a function or a method that Kvant knows");
+    case JINJA_FUNCTION:
+        return kvant_jinja_call_builtin(r, f->as.builtin, c, out);
+    case JINJA_METHOD:
+        c->self = f->as.method->self;
+        return kvant_jinja_call_builtin(r, f->as.method->builtin, c, out);
+    case JINJA_MACRO:
+        return kvant_jinja_call_macro(r, f->as.macro, c, out);
+    case JINJA_CYCLER:
+        return next_of_cycle(r, f, out);
+    case JINJA_JOINER:
+        return next_of_joiner(f, out);
+    default:
+        return kvant_jinja_wrong(r, "a call", f, "a macro, a function or a method that Kvant knows");
     }
 }
 
@@ -281,7 +300,8 @@ static kvant_status eval_call(run *r, const node *n, value *out) {
 }
 
 static kvant_status unknown(run *r, const char *kind, const char *name, size_t size) {
-    return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: chat template, line %d: found the %s \"%.*s\", expected one that Kvant knows", r->t->name, r->line,
+    return kvant_fail(r->err, KVANT_EUNSUPPORTED,
+                      "%s: chat template, line %d: found the %s \"%.*s\", expected one that Kvant knows", r->t->name, r->line,
                       kind, size > 60 ? 60 : (int)size, name);
 }
 
@@ -332,7 +352,8 @@ static kvant_status eval_dict(run *r, const node *n, value *out) {
         value key, v;
         KVANT_TRY(kvant_jinja_eval(r, a, &key));
         KVANT_TRY(kvant_jinja_eval(r, a->next, &v));
-        if (!kvant_jinja_is_key(&key, 0)) return kvant_jinja_wrong(r, "the key of a dict", &key, "a str, a number, None or a tuple of such");
+        if (!kvant_jinja_is_key(&key, 0))
+            return kvant_jinja_wrong(r, "the key of a dict", &key, "a str, a number, None or a tuple of such");
         st = kvant_jinja_map_set(r->heap, out->as.map, key, v);
         if (st != KVANT_OK) return kvant_jinja_out_of_memory(r, st);
     }
@@ -368,10 +389,15 @@ static kvant_status eval_logic(run *r, const node *n, value *out) {
     KVANT_TRY(kvant_jinja_eval(r, n->kind == NODE_CHOICE ? n->b : n->a, out));
     bool yes = kvant_jinja_truth(out);
     switch (n->kind) {
-    case NODE_AND: return yes ? kvant_jinja_eval(r, n->b, out) : KVANT_OK;
-    case NODE_OR: return yes ? KVANT_OK : kvant_jinja_eval(r, n->b, out);
-    case NODE_NOT: *out = kvant_jinja_bool(!yes); return KVANT_OK;
-    default: break;
+    case NODE_AND:
+        return yes ? kvant_jinja_eval(r, n->b, out) : KVANT_OK;
+    case NODE_OR:
+        return yes ? KVANT_OK : kvant_jinja_eval(r, n->b, out);
+    case NODE_NOT:
+        *out = kvant_jinja_bool(!yes);
+        return KVANT_OK;
+    default:
+        break;
     }
     if (yes) return kvant_jinja_eval(r, n->a, out);
     *out = kvant_jinja_undefined("the value of an \"if\" without \"else\"");
@@ -393,30 +419,45 @@ static kvant_status eval_arithmetic(run *r, const node *n, value *out) {
 static kvant_status eval_inner(run *r, const node *n, value *out) {
     value v;
     switch (n->kind) {
-    case NODE_CONST: *out = n->constant; return KVANT_OK;
-    case NODE_CAPTURED: *out = r->captured; return KVANT_OK;
-    case NODE_NAME: return eval_name(r, n->name, out);
+    case NODE_CONST:
+        *out = n->constant;
+        return KVANT_OK;
+    case NODE_CAPTURED:
+        *out = r->captured;
+        return KVANT_OK;
+    case NODE_NAME:
+        return eval_name(r, n->name, out);
     case NODE_LIST:
-    case NODE_TUPLE: return eval_elements(r, n, out);
-    case NODE_DICT: return eval_dict(r, n, out);
-    case NODE_COMPARE: return eval_compare(r, n, out);
-    case NODE_CONCAT: return eval_concat(r, n, out);
-    case NODE_ITEM: return eval_item(r, n, out);
-    case NODE_CALL: return eval_call(r, n, out);
+    case NODE_TUPLE:
+        return eval_elements(r, n, out);
+    case NODE_DICT:
+        return eval_dict(r, n, out);
+    case NODE_COMPARE:
+        return eval_compare(r, n, out);
+    case NODE_CONCAT:
+        return eval_concat(r, n, out);
+    case NODE_ITEM:
+        return eval_item(r, n, out);
+    case NODE_CALL:
+        return eval_call(r, n, out);
     case NODE_FILTER:
-    case NODE_TEST: return eval_applied(r, n, out);
+    case NODE_TEST:
+        return eval_applied(r, n, out);
     case NODE_AND:
     case NODE_OR:
     case NODE_NOT:
-    case NODE_CHOICE: return eval_logic(r, n, out);
+    case NODE_CHOICE:
+        return eval_logic(r, n, out);
     case NODE_ATTRIBUTE:
         KVANT_TRY(kvant_jinja_eval(r, n->a, &v));
         r->line = n->line;
         return kvant_jinja_get_attribute(r, &v, n->name, out);
     case NODE_BINARY:
     case NODE_NEGATE:
-    case NODE_PLUS: return eval_arithmetic(r, n, out);
-    default: return kvant_jinja_fail(r, KVANT_EFORMAT, "a slice", "it in brackets behind a value");
+    case NODE_PLUS:
+        return eval_arithmetic(r, n, out);
+    default:
+        return kvant_jinja_fail(r, KVANT_EFORMAT, "a slice", "it in brackets behind a value");
     }
 }
 

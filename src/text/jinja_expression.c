@@ -14,7 +14,8 @@ static kvant_status expect_op(parser *p, const char *s) { return kvant_jinja_exp
 static kvant_status parse_unary(parser *p, bool filters, node **out);
 
 /* Wraps *left and what `right` parses into a node with two sides. */
-static kvant_status join_sides(parser *p, kvant_jinja_node_kind kind, kvant_jinja_op op, kvant_status (*right)(parser *, node **), node **left) {
+static kvant_status join_sides(parser *p, kvant_jinja_node_kind kind, kvant_jinja_op op, kvant_status (*right)(parser *, node **),
+                               node **left) {
     node *n;
     KVANT_TRY(kvant_jinja_new_node(p, kind, &n));
     n->op = op;
@@ -28,7 +29,8 @@ static kvant_status parse_filtered_unary(parser *p, node **out) { return parse_u
 
 static kvant_status parse_power(parser *p, node **out) {
     KVANT_TRY(parse_unary(p, true, out));
-    while (skip_op(p, "**")) KVANT_TRY(join_sides(p, NODE_BINARY, OP_POW, parse_filtered_unary, out));
+    while (skip_op(p, "**"))
+        KVANT_TRY(join_sides(p, NODE_BINARY, OP_POW, parse_filtered_unary, out));
     return KVANT_OK;
 }
 
@@ -36,11 +38,16 @@ static kvant_status parse_product(parser *p, node **out) {
     KVANT_TRY(parse_power(p, out));
     for (;;) {
         kvant_jinja_op op;
-        if (skip_op(p, "*")) op = OP_MUL;
-        else if (skip_op(p, "/")) op = OP_DIV;
-        else if (skip_op(p, "//")) op = OP_FLOOR_DIV;
-        else if (skip_op(p, "%")) op = OP_MOD;
-        else return KVANT_OK;
+        if (skip_op(p, "*"))
+            op = OP_MUL;
+        else if (skip_op(p, "/"))
+            op = OP_DIV;
+        else if (skip_op(p, "//"))
+            op = OP_FLOOR_DIV;
+        else if (skip_op(p, "%"))
+            op = OP_MOD;
+        else
+            return KVANT_OK;
         KVANT_TRY(join_sides(p, NODE_BINARY, op, parse_power, out));
     }
 }
@@ -62,9 +69,12 @@ static kvant_status parse_concat(parser *p, node **out) {
 static kvant_status parse_sum(parser *p, node **out) {
     KVANT_TRY(parse_concat(p, out));
     for (;;) {
-        if (skip_op(p, "+")) KVANT_TRY(join_sides(p, NODE_BINARY, OP_ADD, parse_concat, out));
-        else if (skip_op(p, "-")) KVANT_TRY(join_sides(p, NODE_BINARY, OP_SUB, parse_concat, out));
-        else return KVANT_OK;
+        if (skip_op(p, "+"))
+            KVANT_TRY(join_sides(p, NODE_BINARY, OP_ADD, parse_concat, out));
+        else if (skip_op(p, "-"))
+            KVANT_TRY(join_sides(p, NODE_BINARY, OP_SUB, parse_concat, out));
+        else
+            return KVANT_OK;
     }
 }
 
@@ -116,13 +126,15 @@ static kvant_status parse_not(parser *p, node **out) {
 
 static kvant_status parse_and(parser *p, node **out) {
     KVANT_TRY(parse_not(p, out));
-    while (skip_word(p, "and")) KVANT_TRY(join_sides(p, NODE_AND, OP_ADD, parse_not, out));
+    while (skip_word(p, "and"))
+        KVANT_TRY(join_sides(p, NODE_AND, OP_ADD, parse_not, out));
     return KVANT_OK;
 }
 
 static kvant_status parse_or(parser *p, node **out) {
     KVANT_TRY(parse_and(p, out));
-    while (skip_word(p, "or")) KVANT_TRY(join_sides(p, NODE_OR, OP_ADD, parse_and, out));
+    while (skip_word(p, "or"))
+        KVANT_TRY(join_sides(p, NODE_OR, OP_ADD, parse_and, out));
     return KVANT_OK;
 }
 
@@ -144,7 +156,8 @@ static kvant_status parse_choice(parser *p, node **out) {
 kvant_status kvant_jinja_parse_expression(parser *p, node **out) { return parse_choice(p, out); }
 
 static bool tuple_ends(const parser *p) {
-    return kvant_jinja_at(p, TOKEN_OUTPUT_END, NULL) || kvant_jinja_at(p, TOKEN_BLOCK_END, NULL) || at_op(p, ")") || at_word(p, "in");
+    return kvant_jinja_at(p, TOKEN_OUTPUT_END, NULL) || kvant_jinja_at(p, TOKEN_BLOCK_END, NULL) || at_op(p, ")") ||
+           at_word(p, "in");
 }
 
 kvant_status kvant_jinja_parse_tuple(parser *p, bool conditional, node **out) {
@@ -192,7 +205,8 @@ static kvant_status parse_dict(parser *p, node **out) {
 }
 
 static kvant_status parse_word(parser *p, node **out) {
-    static const char *const TRUE_NAMES[] = {"true", "True"}, *const FALSE_NAMES[] = {"false", "False"}, *const NONE_NAMES[] = {"none", "None"};
+    static const char *const TRUE_NAMES[] = {"true", "True"}, *const FALSE_NAMES[] = {"false", "False"},
+                             *const NONE_NAMES[] = {"none", "None"};
     KVANT_TRY(kvant_jinja_new_node(p, NODE_CONST, out));
     for (int i = 0; i < 2; i++) {
         bool yes = skip_word(p, TRUE_NAMES[i]);
@@ -247,8 +261,10 @@ static kvant_status parse_arguments(parser *p, node *n) {
     while (!at_op(p, ")")) {
         const kvant_jinja_token *next = kvant_jinja_peek(p, 1);
         if (at_op(p, "*") || at_op(p, "**"))
-            return kvant_fail(p->err, KVANT_EUNSUPPORTED, "%s: chat template, line %d: found arguments from a list or dict (* or **), expected them "
-                              "one by one", p->t->name, n->line);
+            return kvant_fail(p->err, KVANT_EUNSUPPORTED,
+                              "%s: chat template, line %d: found arguments from a list or dict (* or **), expected them "
+                              "one by one",
+                              p->t->name, n->line);
         if (kvant_jinja_at(p, TOKEN_NAME, NULL) && next->kind == TOKEN_OPERATOR && next->size == 1 && *next->text == '=') {
             KVANT_TRY(kvant_jinja_new_node(p, NODE_KEYWORD, named));
             KVANT_TRY(kvant_jinja_parse_name(p, &(*named)->name));
@@ -320,7 +336,8 @@ kvant_status kvant_jinja_parse_postfix(parser *p, node **out) {
 
 static kvant_status parse_dotted_name(parser *p, const char **out) {
     KVANT_TRY(kvant_jinja_parse_name(p, out));
-    while (skip_op(p, ".")) KVANT_TRY(kvant_jinja_parse_name(p, out));
+    while (skip_op(p, "."))
+        KVANT_TRY(kvant_jinja_parse_name(p, out));
     return KVANT_OK;
 }
 

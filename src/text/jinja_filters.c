@@ -39,8 +39,10 @@ static kvant_status change_case(run *r, call *c, value *out) {
     const char *name = c->what->name;
     value text;
     KVANT_TRY(kvant_jinja_to_text(r, &c->self, &text));
-    kvant_jinja_case to = strcmp(name, "upper") == 0 ? CASE_UPPER : strcmp(name, "lower") == 0 ? CASE_LOWER
-                        : strcmp(name, "title") == 0 ? CASE_TITLE : CASE_CAPITALIZE;
+    kvant_jinja_case to = strcmp(name, "upper") == 0   ? CASE_UPPER
+                          : strcmp(name, "lower") == 0 ? CASE_LOWER
+                          : strcmp(name, "title") == 0 ? CASE_TITLE
+                                                       : CASE_CAPITALIZE;
     return kvant_jinja_change_case(r, text.as.text, to, out);
 }
 
@@ -74,7 +76,8 @@ static kvant_status length(run *r, call *c, value *out) {
 }
 
 static kvant_status fallback(run *r, call *c, value *out) {
-    bool empty = c->self.kind == JINJA_UNDEFINED || (given(c, 1) && kvant_jinja_truth(&c->arg[1]) && !kvant_jinja_truth(&c->self));
+    bool empty =
+        c->self.kind == JINJA_UNDEFINED || (given(c, 1) && kvant_jinja_truth(&c->arg[1]) && !kvant_jinja_truth(&c->self));
     *out = c->self;
     if (!empty) return KVANT_OK;
     *out = c->arg[0];
@@ -87,8 +90,10 @@ static kvant_status fallback(run *r, call *c, value *out) {
 static const char *number_text(const value *v, char *copy, size_t room) {
     const kvant_jinja_text *t = v->as.text;
     size_t from = 0, to = t->size;
-    while (from < to && kvant_jinja_is_space((uint8_t)t->bytes[from])) from++;
-    while (to > from && kvant_jinja_is_space((uint8_t)t->bytes[to - 1])) to--;
+    while (from < to && kvant_jinja_is_space((uint8_t)t->bytes[from]))
+        from++;
+    while (to > from && kvant_jinja_is_space((uint8_t)t->bytes[to - 1]))
+        to--;
     if (to == from || to - from >= room) return NULL;
     memcpy(copy, t->bytes + from, to - from);
     copy[to - from] = '\0';
@@ -119,14 +124,16 @@ static kvant_status to_int(run *r, call *c, value *out) {
         memcpy(copy, c->self.as.text->bytes, c->self.as.text->size);
         copy[c->self.as.text->size] = '\0';
         long long whole = strtoll(copy, &end, (int)base);
-        while (kvant_jinja_is_space((uint8_t)*end)) end++;
+        while (kvant_jinja_is_space((uint8_t)*end))
+            end++;
         if (*copy && *end == '\0' && end != copy && whole > INT64_MIN && whole < INT64_MAX) {
             *out = kvant_jinja_int(whole);
             return KVANT_OK;
         }
     }
     if (read_float(&c->self, &d) && isfinite(d)) {
-        if (d <= -9.2e18 || d >= 9.2e18) return kvant_jinja_fail(r, KVANT_EUNSUPPORTED, "a number beyond 64 bits", "a smaller one");
+        if (d <= -9.2e18 || d >= 9.2e18)
+            return kvant_jinja_fail(r, KVANT_EUNSUPPORTED, "a number beyond 64 bits", "a smaller one");
         *out = kvant_jinja_int((int64_t)d);
     }
     return KVANT_OK;
@@ -152,17 +159,22 @@ static kvant_status round_number(run *r, call *c, value *out) {
     const char *method = "common";
     KVANT_TRY(kvant_jinja_int_arg(r, c, 0, 0, &precision));
     if (!kvant_jinja_is_number(&c->self)) return kvant_jinja_wrong(r, "round", &c->self, "a number");
-    if (given(c, 1) && kvant_jinja_text_is(&c->arg[1], "ceil")) method = "ceil";
-    else if (given(c, 1) && kvant_jinja_text_is(&c->arg[1], "floor")) method = "floor";
-    else if (given(c, 1) && !kvant_jinja_text_is(&c->arg[1], "common")) return kvant_jinja_wrong(r, "round", &c->arg[1], "common, ceil or floor");
-    if (precision < -30 || precision > 30) return kvant_jinja_fail(r, KVANT_EUNSUPPORTED, "a precision beyond 30", "a smaller one");
+    if (given(c, 1) && kvant_jinja_text_is(&c->arg[1], "ceil"))
+        method = "ceil";
+    else if (given(c, 1) && kvant_jinja_text_is(&c->arg[1], "floor"))
+        method = "floor";
+    else if (given(c, 1) && !kvant_jinja_text_is(&c->arg[1], "common"))
+        return kvant_jinja_wrong(r, "round", &c->arg[1], "common, ceil or floor");
+    if (precision < -30 || precision > 30)
+        return kvant_jinja_fail(r, KVANT_EUNSUPPORTED, "a precision beyond 30", "a smaller one");
     double d = kvant_jinja_real(&c->self), scale = pow(10, (double)precision);
     if (*method == 'c' && method[1] == 'o') {
         if (kvant_jinja_is_integral(&c->self) && precision >= 0) {
             *out = kvant_jinja_int(kvant_jinja_integral(&c->self));
             return KVANT_OK;
         }
-        if (kvant_jinja_is_integral(&c->self)) return kvant_jinja_fail(r, KVANT_EUNSUPPORTED, "an integer rounded to tens", "a float");
+        if (kvant_jinja_is_integral(&c->self))
+            return kvant_jinja_fail(r, KVANT_EUNSUPPORTED, "an integer rounded to tens", "a float");
         if (precision >= 0) { /* by its exact decimal digits, ties to even, as Python does */
             snprintf(text, sizeof text, "%.*f", (int)precision, d);
             *out = kvant_jinja_float(isfinite(d) ? strtod(text, NULL) : d);
@@ -264,8 +276,10 @@ static kvant_status format(run *r, call *c, value *out) {
     value text, args;
     KVANT_TRY(kvant_jinja_to_text(r, &c->self, &text));
     kvant_status st = c->n_named ? kvant_jinja_dict(r->heap, &args) : kvant_jinja_new_items(r->heap, JINJA_TUPLE, 0, &args);
-    for (size_t i = 0; i < c->n_values && !c->n_named && st == KVANT_OK; i++) st = kvant_jinja_push(r->heap, args.as.items, c->values[i]);
-    for (size_t i = 0; i < c->n_named && st == KVANT_OK; i++) st = kvant_jinja_dict_set(r->heap, &args, c->named[i].name, c->named[i].value);
+    for (size_t i = 0; i < c->n_values && !c->n_named && st == KVANT_OK; i++)
+        st = kvant_jinja_push(r->heap, args.as.items, c->values[i]);
+    for (size_t i = 0; i < c->n_named && st == KVANT_OK; i++)
+        st = kvant_jinja_dict_set(r->heap, &args, c->named[i].name, c->named[i].value);
     if (st != KVANT_OK) return kvant_jinja_out_of_memory(r, st);
     return kvant_jinja_percent(r, text.as.text, &args, out);
 }

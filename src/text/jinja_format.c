@@ -16,14 +16,17 @@ typedef struct spec {
     size_t fill_size;
     char align, sign, type; /* 0: not given */
     bool zero, grouped;
-    int width, precision;   /* -1: not given */
+    int width, precision; /* -1: not given */
 } spec;
 
-static kvant_status bad_format(run *r, const char *found) { return kvant_jinja_fail(r, KVANT_EUNSUPPORTED, found, "a format that Kvant knows"); }
+static kvant_status bad_format(run *r, const char *found) {
+    return kvant_jinja_fail(r, KVANT_EUNSUPPORTED, found, "a format that Kvant knows");
+}
 
 static int read_width(const char *s, size_t n, size_t *at) {
     int width = -1;
-    for (; *at < n && s[*at] >= '0' && s[*at] <= '9'; ++*at) width = width > MAX_WIDTH ? width : (width < 0 ? 0 : width * 10) + (s[*at] - '0');
+    for (; *at < n && s[*at] >= '0' && s[*at] <= '9'; ++*at)
+        width = width > MAX_WIDTH ? width : (width < 0 ? 0 : width * 10) + (s[*at] - '0');
     return width;
 }
 
@@ -39,7 +42,8 @@ static void pad(builder *b, const spec *f, const char *text, size_t size, char a
 
 static void group_digits(char *text, size_t room) {
     size_t start = *text == '-' || *text == '+', n = start;
-    while (text[n] >= '0' && text[n] <= '9') n++;
+    while (text[n] >= '0' && text[n] <= '9')
+        n++;
     for (size_t i = n; i > start + 3; i -= 3) {
         size_t size = strlen(text);
         if (size + 2 > room) return;
@@ -63,13 +67,25 @@ static kvant_status format_number(run *r, builder *b, const spec *f, const value
     case 'X':
     case 'o':
         if (!kvant_jinja_is_integral(v) || kvant_jinja_integral(v) < 0) return bad_format(r, "no natural number for x or o");
-        snprintf(text, sizeof text, type == 'x' ? "%llx" : type == 'X' ? "%llX" : "%llo", (unsigned long long)kvant_jinja_integral(v));
+        snprintf(text, sizeof text,
+                 type == 'x'   ? "%llx"
+                 : type == 'X' ? "%llX"
+                               : "%llo",
+                 (unsigned long long)kvant_jinja_integral(v));
         break;
     case 'e':
-    case 'E': snprintf(text, sizeof text, type == 'e' ? "%s%.*e" : "%s%.*E", sign, precision, d); break;
-    case 'g': snprintf(text, sizeof text, "%s%.*g", sign, precision, d); break;
-    case '%': snprintf(text, sizeof text, "%s%.*f%%", sign, precision, d * 100); break;
-    default: snprintf(text, sizeof text, "%s%.*f", sign, precision, d); break;
+    case 'E':
+        snprintf(text, sizeof text, type == 'e' ? "%s%.*e" : "%s%.*E", sign, precision, d);
+        break;
+    case 'g':
+        snprintf(text, sizeof text, "%s%.*g", sign, precision, d);
+        break;
+    case '%':
+        snprintf(text, sizeof text, "%s%.*f%%", sign, precision, d * 100);
+        break;
+    default:
+        snprintf(text, sizeof text, "%s%.*f", sign, precision, d);
+        break;
     }
     if (type == 'f' || type == 'e' || type == 'E' || type == 'g') kvant_jinja_fix_point(text);
     if (f->grouped) group_digits(text, sizeof text);
@@ -128,7 +144,8 @@ static kvant_status percent_one(run *r, builder *b, const kvant_jinja_text *t, s
     }
     if (v.kind == JINJA_MISSING) {
         bool tuple = args->kind == JINJA_TUPLE;
-        if (*used >= (tuple ? args->as.items->n : 1)) return kvant_jinja_fail(r, KVANT_EFORMAT, "too few values for %", "one for each place");
+        if (*used >= (tuple ? args->as.items->n : 1))
+            return kvant_jinja_fail(r, KVANT_EFORMAT, "too few values for %", "one for each place");
         v = tuple ? args->as.items->data[*used] : *args;
         ++*used;
     }
@@ -141,7 +158,8 @@ static kvant_status percent_one(run *r, builder *b, const kvant_jinja_text *t, s
         KVANT_TRY(kvant_jinja_finish(r, &repr, &text));
         return format_text(r, b, &f, &text, f.align ? f.align : '>');
     }
-    if (!strchr("dixXofFeEg", type) || type == '\0') return bad_format(r, "a kind of % that is not one of s, r, d, i, x, X, o, f, e, g and %");
+    if (!strchr("dixXofFeEg", type) || type == '\0')
+        return bad_format(r, "a kind of % that is not one of s, r, d, i, x, X, o, f, e, g and %");
     if (!kvant_jinja_is_number(&v)) return kvant_jinja_wrong(r, "a number's %", &v, "a number");
     if (f.zero && !f.align) *f.fill = '0';
     value whole = v;
@@ -176,7 +194,8 @@ static kvant_status read_spec(run *r, const char *s, size_t n, spec *f) {
     size_t i = 0;
     *f = (spec){.fill = " ", .fill_size = 1, .width = -1, .precision = -1};
     size_t first = n ? 1 : 0;
-    while (first < n && ((uint8_t)s[first] & 0xC0) == 0x80) first++;
+    while (first < n && ((uint8_t)s[first] & 0xC0) == 0x80)
+        first++;
     if (first && first < n && first <= 4 && strchr("<>^=", s[first]) && s[first]) {
         memcpy(f->fill, s, first);
         f->fill_size = first;
@@ -201,7 +220,8 @@ static kvant_status read_spec(run *r, const char *s, size_t n, spec *f) {
         f->precision = read_width(s, n, &i);
     }
     if (i < n && strchr("sdxXofFeEg%", s[i]) && s[i]) f->type = s[i++];
-    return i == n && f->width <= MAX_WIDTH && f->precision <= MAX_WIDTH ? KVANT_OK : bad_format(r, "a format's {...} of an unknown kind");
+    return i == n && f->width <= MAX_WIDTH && f->precision <= MAX_WIDTH ? KVANT_OK
+                                                                        : bad_format(r, "a format's {...} of an unknown kind");
 }
 
 static kvant_status format_value(run *r, builder *b, const char *s, size_t n, const value *v) {
@@ -218,14 +238,17 @@ static kvant_status format_value(run *r, builder *b, const char *s, size_t n, co
 /* name, 0 or nothing, then .attribute and [item] */
 static kvant_status field_value(run *r, const char *s, size_t n, const kvant_jinja_call *c, size_t *next, value *out) {
     size_t size = 0;
-    while (size < n && s[size] != '.' && s[size] != '[') size++;
+    while (size < n && s[size] != '.' && s[size] != '[')
+        size++;
     bool digits = size > 0 && size < 6;
-    for (size_t i = 0; i < size; i++) digits = digits && s[i] >= '0' && s[i] <= '9';
+    for (size_t i = 0; i < size; i++)
+        digits = digits && s[i] >= '0' && s[i] <= '9';
     if (size != n) return bad_format(r, "an attribute or item inside {}");
     size_t index = *next;
     if (digits) {
         index = 0;
-        for (size_t i = 0; i < size; i++) index = index * 10 + (size_t)(s[i] - '0');
+        for (size_t i = 0; i < size; i++)
+            index = index * 10 + (size_t)(s[i] - '0');
     } else if (size == 0) {
         ++*next;
     }
@@ -254,7 +277,8 @@ kvant_status kvant_jinja_format(run *r, const kvant_jinja_text *t, const kvant_j
         } else if (s[i] == '{') {
             const char *end = memchr(s + i, '}', t->size - i);
             size_t n = end ? (size_t)(end - s) - i - 1 : 0;
-            if (!end || memchr(s + i + 1, '{', n) || (n && memchr(s + i + 1, '!', n))) return bad_format(r, "{ of an unknown kind");
+            if (!end || memchr(s + i + 1, '{', n) || (n && memchr(s + i + 1, '!', n)))
+                return bad_format(r, "{ of an unknown kind");
             const char *colon = n ? memchr(s + i + 1, ':', n) : NULL;
             size_t name = colon ? (size_t)(colon - s) - i - 1 : n;
             value v;

@@ -41,7 +41,8 @@ static bool looking_at(const lexer *x, size_t at, const char *s) {
 }
 
 static void advance(lexer *x, size_t to) {
-    for (; x->at < to; x->at++) x->line += x->text[x->at] == '\n';
+    for (; x->at < to; x->at++)
+        x->line += x->text[x->at] == '\n';
 }
 
 /* The bytes of white space at a place. */
@@ -60,7 +61,8 @@ static size_t trimmed_end(const char *s, size_t n) {
     while (n > 0) {
         size_t i = n - 1;
         uint32_t code;
-        while (i > 0 && n - i < 4 && ((uint8_t)s[i] & 0xC0) == 0x80) i--;
+        while (i > 0 && n - i < 4 && ((uint8_t)s[i] & 0xC0) == 0x80)
+            i--;
         if (kvant_utf8_read((const uint8_t *)s + i, n - i, &code) != n - i || !kvant_jinja_is_space(code)) break;
         n = i;
     }
@@ -75,7 +77,8 @@ static kvant_status add_text(lexer *x, size_t end, char sign, bool strips_line) 
         n = trimmed_end(s, n);
     } else if (sign != '+' && strips_line) {
         size_t line = n;
-        while (line > 0 && s[line - 1] != '\n') line--;
+        while (line > 0 && s[line - 1] != '\n')
+            line--;
         if ((line > 0 || x->line_start) && trimmed_end(s + line, n - line) == 0) n = line;
     }
     return n ? add_token(x, TOKEN_TEXT, s, n) : KVANT_OK;
@@ -93,14 +96,16 @@ static void end_tag(lexer *x, size_t at, bool minus, bool takes_break) {
 }
 
 static kvant_status unended(lexer *x, const char *what, const char *expected) {
-    return kvant_fail(x->err, KVANT_EFORMAT, "%s: chat template, line %d: found %s without its end, expected %s", x->t->name, x->line, what, expected);
+    return kvant_fail(x->err, KVANT_EFORMAT, "%s: chat template, line %d: found %s without its end, expected %s", x->t->name,
+                      x->line, what, expected);
 }
 
 static kvant_status read_comment(lexer *x) {
     size_t begin = x->at + 2;
     if (begin < x->size && (x->text[begin] == '-' || x->text[begin] == '+')) begin++;
     size_t i = begin;
-    while (i < x->size && !looking_at(x, i, "#}")) i++;
+    while (i < x->size && !looking_at(x, i, "#}"))
+        i++;
     if (i >= x->size) return unended(x, "a comment", "#}");
     char sign = i > begin ? x->text[i - 1] : 0;
     end_tag(x, i + 2, sign == '-', sign != '+');
@@ -143,7 +148,8 @@ static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 static size_t digits_at(const lexer *x, size_t at) {
     size_t i = at;
-    while (i < x->size && (is_digit(x->text[i]) || (x->text[i] == '_' && i > at && i + 1 < x->size && is_digit(x->text[i + 1])))) i++;
+    while (i < x->size && (is_digit(x->text[i]) || (x->text[i] == '_' && i > at && i + 1 < x->size && is_digit(x->text[i + 1]))))
+        i++;
     return i - at;
 }
 
@@ -152,7 +158,8 @@ static kvant_status read_number(lexer *x) {
     bool is_float = false;
     if (x->text[i] == '0' && i + 1 < x->size && strchr("xXoObB", x->text[i + 1])) {
         i += 2;
-        while (i < x->size && is_name_byte(x->text[i])) i++;
+        while (i < x->size && is_name_byte(x->text[i]))
+            i++;
     } else {
         i += digits_at(x, i);
         if (i + 1 < x->size && x->text[i] == '.' && is_digit(x->text[i + 1]) && !(start > 0 && x->text[start - 1] == '.')) {
@@ -177,7 +184,8 @@ static kvant_status read_number(lexer *x) {
 static kvant_status read_string(lexer *x) {
     char quote = x->text[x->at];
     size_t i = x->at + 1;
-    while (i < x->size && x->text[i] != quote) i += x->text[i] == '\\' ? 2 : 1;
+    while (i < x->size && x->text[i] != quote)
+        i += x->text[i] == '\\' ? 2 : 1;
     if (i >= x->size) return unended(x, "a string", quote == '"' ? "a closing \"" : "a closing '");
     KVANT_TRY(add_token(x, TOKEN_STRING, x->text + x->at + 1, i - x->at - 1));
     advance(x, i + 1);
@@ -192,18 +200,18 @@ static kvant_status read_operator(lexer *x) {
     for (size_t i = 0; i < sizeof LONG / sizeof *LONG; i++)
         if (looking_at(x, x->at, LONG[i])) n = 2;
     if (c == '\0' || !strchr("+-*/%~<>=!.,:|()[]{}", c) || (c == '!' && n == 1))
-        return kvant_fail(x->err, KVANT_EFORMAT, "%s: chat template, line %d: found the character U+%04X, expected an expression", x->t->name, x->line,
-                          (unsigned)(uint8_t)c);
+        return kvant_fail(x->err, KVANT_EFORMAT, "%s: chat template, line %d: found the character U+%04X, expected an expression",
+                          x->t->name, x->line, (unsigned)(uint8_t)c);
     if (strchr(OPEN, c)) {
         if (x->n_brackets == MAX_BRACKETS)
-            return kvant_fail(x->err, KVANT_EFULL, "%s: chat template, line %d: found more than %d open brackets, expected fewer", x->t->name, x->line,
-                              MAX_BRACKETS);
+            return kvant_fail(x->err, KVANT_EFULL, "%s: chat template, line %d: found more than %d open brackets, expected fewer",
+                              x->t->name, x->line, MAX_BRACKETS);
         x->brackets[x->n_brackets++] = CLOSE[strchr(OPEN, c) - OPEN];
     } else if (strchr(CLOSE, c)) {
         char expected = x->n_brackets ? x->brackets[--x->n_brackets] : 0;
         if (c != expected)
-            return kvant_fail(x->err, KVANT_EFORMAT, "%s: chat template, line %d: found '%c', expected %s%.1s", x->t->name, x->line, c,
-                              expected ? "" : "an opening bracket before it", expected ? &expected : "");
+            return kvant_fail(x->err, KVANT_EFORMAT, "%s: chat template, line %d: found '%c', expected %s%.1s", x->t->name,
+                              x->line, c, expected ? "" : "an opening bracket before it", expected ? &expected : "");
     }
     KVANT_TRY(add_token(x, TOKEN_OPERATOR, x->text + x->at, n));
     x->at += n;
@@ -229,7 +237,8 @@ static kvant_status read_tag(lexer *x, bool block) {
             KVANT_TRY(read_number(x));
         } else if (is_name_byte(c)) {
             size_t i = x->at;
-            while (i < x->size && is_name_byte(x->text[i])) i++;
+            while (i < x->size && is_name_byte(x->text[i]))
+                i++;
             KVANT_TRY(add_token(x, TOKEN_NAME, x->text + x->at, i - x->at));
             x->at = i;
         } else {
@@ -242,7 +251,8 @@ kvant_status kvant_jinja_tokenize(kvant_template *t, kvant_error *err) {
     lexer x = {.t = t, .err = err, .text = t->text, .size = t->size, .line = 1, .line_start = true};
     while (x.at < x.size) {
         size_t i = x.at;
-        while (i < x.size && !(x.text[i] == '{' && i + 1 < x.size && strchr("{%#", x.text[i + 1]) && x.text[i + 1])) i++;
+        while (i < x.size && !(x.text[i] == '{' && i + 1 < x.size && strchr("{%#", x.text[i + 1]) && x.text[i + 1]))
+            i++;
         if (i == x.size) {
             KVANT_TRY(add_token(&x, TOKEN_TEXT, x.text + x.at, i - x.at));
             x.at = i;
@@ -267,7 +277,8 @@ kvant_status kvant_jinja_tokenize(kvant_template *t, kvant_error *err) {
 }
 
 static kvant_status bad_literal(kvant_template *t, const kvant_jinja_token *token, const char *what, kvant_error *err) {
-    return kvant_fail(err, KVANT_EUNSUPPORTED, "%s: chat template, line %d: found %s in the literal %.*s, expected what fits a value of Kvant", t->name,
+    return kvant_fail(err, KVANT_EUNSUPPORTED,
+                      "%s: chat template, line %d: found %s in the literal %.*s, expected what fits a value of Kvant", t->name,
                       token->line, what, token->size > 40 ? 40 : (int)token->size, token->text);
 }
 
@@ -323,7 +334,8 @@ static size_t read_escape(const char *s, size_t n, uint32_t *code) {
         }
         return 1 + want;
     }
-    while (i < 3 && i < n && s[i] >= '0' && s[i] <= '7') *code = *code << 3 | (uint32_t)(s[i++] - '0');
+    while (i < 3 && i < n && s[i] >= '0' && s[i] <= '7')
+        *code = *code << 3 | (uint32_t)(s[i++] - '0');
     return i;
 }
 
@@ -353,6 +365,7 @@ static kvant_status string_value(kvant_template *t, const kvant_jinja_token *tok
     return st == KVANT_OK ? st : kvant_fail(err, st, "%s: chat template: no memory for its strings", t->name);
 }
 
-kvant_status kvant_jinja_token_value(kvant_template *t, const kvant_jinja_token *token, kvant_jinja_value *out, kvant_error *err) {
+kvant_status kvant_jinja_token_value(kvant_template *t, const kvant_jinja_token *token, kvant_jinja_value *out,
+                                     kvant_error *err) {
     return token->kind == TOKEN_STRING ? string_value(t, token, out, err) : number_value(t, token, out, err);
 }

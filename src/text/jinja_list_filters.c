@@ -46,7 +46,8 @@ static kvant_status get_path(run *r, const value *item, const value *path, value
             number = number * 10 + (s[k] - '0');
         }
         value key = kvant_jinja_int(number), from = *out;
-        if (!digits && kvant_jinja_share(r->heap, s + i, end - i, &key) != KVANT_OK) return kvant_jinja_out_of_memory(r, r->heap->failure);
+        if (!digits && kvant_jinja_share(r->heap, s + i, end - i, &key) != KVANT_OK)
+            return kvant_jinja_out_of_memory(r, r->heap->failure);
         KVANT_TRY(kvant_jinja_get_item(r, &from, &key, out));
         i = end + 1;
     }
@@ -64,7 +65,8 @@ static kvant_status order_key(run *r, const value *item, const value *path, bool
 static kvant_status order_keys(run *r, const items_t *items, const value *path, bool case_counts, value **out) {
     *out = kvant_jinja_alloc(r->heap, items->n, sizeof **out);
     if (!*out) return kvant_jinja_out_of_memory(r, r->heap->failure);
-    for (size_t i = 0; i < items->n; i++) KVANT_TRY(order_key(r, &items->data[i], path, case_counts, *out + i));
+    for (size_t i = 0; i < items->n; i++)
+        KVANT_TRY(order_key(r, &items->data[i], path, case_counts, *out + i));
     return KVANT_OK;
 }
 
@@ -177,7 +179,8 @@ static kvant_status unique(run *r, call *c, value *out) {
     KVANT_TRY(order_keys(r, &items, &c->arg[1], given(c, 0) && kvant_jinja_truth(&c->arg[0]), &by));
     KVANT_TRY(new_items(r, JINJA_ITERATOR, out));
     for (size_t i = 0; i < items.n; i++) {
-        if (!kvant_jinja_is_key(&by[i], 0)) return kvant_jinja_wrong(r, "unique", &by[i], "a str, a number, None or a tuple of such");
+        if (!kvant_jinja_is_key(&by[i], 0))
+            return kvant_jinja_wrong(r, "unique", &by[i], "a str, a number, None or a tuple of such");
         if (kvant_jinja_map_find(&seen, &by[i])) continue;
         if (kvant_jinja_map_set(r->heap, &seen, by[i], by[i]) != KVANT_OK) return kvant_jinja_out_of_memory(r, r->heap->failure);
         KVANT_TRY(push(r, out, items.data[i]));
@@ -195,10 +198,12 @@ static kvant_status items_of(run *r, call *c, value *out) {
 }
 
 static kvant_status dict_sort(run *r, call *c, value *out) {
-    bool case_counts = given(c, 0) && kvant_jinja_truth(&c->arg[0]), by_value = given(c, 1) && kvant_jinja_text_is(&c->arg[1], "value");
+    bool case_counts = given(c, 0) && kvant_jinja_truth(&c->arg[0]),
+         by_value = given(c, 1) && kvant_jinja_text_is(&c->arg[1], "value");
     value *by, place = kvant_jinja_int(by_value);
     if (c->self.kind != JINJA_DICT) return kvant_jinja_wrong(r, "dictsort", &c->self, "a dict");
-    if (given(c, 1) && !by_value && !kvant_jinja_text_is(&c->arg[1], "key")) return kvant_jinja_wrong(r, "dictsort", &c->arg[1], "key or value");
+    if (given(c, 1) && !by_value && !kvant_jinja_text_is(&c->arg[1], "key"))
+        return kvant_jinja_wrong(r, "dictsort", &c->arg[1], "key or value");
     KVANT_TRY(kvant_jinja_map_view(r, c->self.as.map, "dict_items", out));
     out->as.items->view = NULL;
     KVANT_TRY(order_keys(r, out->as.items, &place, case_counts, &by));
@@ -220,7 +225,8 @@ static kvant_status batch(run *r, call *c, value *out) {
         }
         KVANT_TRY(push(r, &part, items.data[i]));
     }
-    while (given(c, 1) && part.kind == JINJA_LIST && (int64_t)part.as.items->n < n) KVANT_TRY(push(r, &part, c->arg[1]));
+    while (given(c, 1) && part.kind == JINJA_LIST && (int64_t)part.as.items->n < n)
+        KVANT_TRY(push(r, &part, c->arg[1]));
     return KVANT_OK;
 }
 
@@ -258,7 +264,8 @@ static const value *find_named(const call *c, const char *name) {
 static kvant_status map(run *r, call *c, value *out) {
     items_t items;
     const value *path = c->n_values ? NULL : find_named(c, "attribute"), *otherwise = find_named(c, "default");
-    if (!path && (!c->n_values || c->values[0].kind != JINJA_STRING)) return kvant_jinja_fail(r, KVANT_EFORMAT, "map without a name", "the name of a filter");
+    if (!path && (!c->n_values || c->values[0].kind != JINJA_STRING))
+        return kvant_jinja_fail(r, KVANT_EFORMAT, "map without a name", "the name of a filter");
     KVANT_TRY(kvant_jinja_iterate(r, &c->self, &items));
     KVANT_TRY(new_items(r, JINJA_ITERATOR, out));
     for (size_t i = 0; i < items.n; i++) {
@@ -267,7 +274,11 @@ static kvant_status map(run *r, call *c, value *out) {
             KVANT_TRY(get_path(r, &items.data[i], path, &v));
             if (v.kind == JINJA_UNDEFINED && otherwise) v = *otherwise;
         } else {
-            call inner = {.self = items.data[i], .values = c->values + 1, .n_values = c->n_values - 1, .named = c->named, .n_named = c->n_named};
+            call inner = {.self = items.data[i],
+                          .values = c->values + 1,
+                          .n_values = c->n_values - 1,
+                          .named = c->named,
+                          .n_named = c->n_named};
             KVANT_TRY(kvant_jinja_deeper(r));
             KVANT_TRY(kvant_jinja_apply_filter(r, c->values[0].as.text->bytes, c->values[0].as.text->size, &inner, &v));
             kvant_jinja_leave(r);
@@ -293,7 +304,8 @@ static kvant_status choose(run *r, call *c, value *out) {
         if (by_attribute) KVANT_TRY(get_path(r, &items.data[i], &c->values[0], &v));
         bool yes = kvant_jinja_truth(&v);
         if (test) {
-            call inner = {.self = v, .values = test + 1, .n_values = c->n_values - skipped - 1, .named = c->named, .n_named = c->n_named};
+            call inner = {
+                .self = v, .values = test + 1, .n_values = c->n_values - skipped - 1, .named = c->named, .n_named = c->n_named};
             KVANT_TRY(kvant_jinja_apply_test(r, test->as.text->bytes, test->as.text->size, &inner, &yes));
         }
         if (yes == wanted) KVANT_TRY(push(r, out, items.data[i]));

@@ -11,7 +11,8 @@ static kvant_status values(run *r, call *c, value *out) { return kvant_jinja_map
 static kvant_status items(run *r, call *c, value *out) { return kvant_jinja_map_view(r, c->self.as.map, "dict_items", out); }
 
 static kvant_status get(run *r, call *c, value *out) {
-    if (!kvant_jinja_is_key(&c->arg[0], 0) && c->arg[0].kind != JINJA_UNDEFINED) return kvant_jinja_wrong(r, "get()", &c->arg[0], "a key");
+    if (!kvant_jinja_is_key(&c->arg[0], 0) && c->arg[0].kind != JINJA_UNDEFINED)
+        return kvant_jinja_wrong(r, "get()", &c->arg[0], "a key");
     const value *v = kvant_jinja_map_find(c->self.as.map, &c->arg[0]);
     *out = v ? *v : c->arg[1].kind == JINJA_MISSING ? kvant_jinja_none() : c->arg[1];
     return KVANT_OK;
@@ -21,18 +22,21 @@ static kvant_status copy(run *r, call *c, value *out) {
     kvant_status st;
     if (c->self.kind == JINJA_LIST) {
         st = kvant_jinja_new_items(r->heap, JINJA_LIST, c->self.as.items->n, out);
-        for (size_t i = 0; i < c->self.as.items->n && st == KVANT_OK; i++) st = kvant_jinja_push(r->heap, out->as.items, c->self.as.items->data[i]);
+        for (size_t i = 0; i < c->self.as.items->n && st == KVANT_OK; i++)
+            st = kvant_jinja_push(r->heap, out->as.items, c->self.as.items->data[i]);
     } else {
         const kvant_jinja_map *m = c->self.as.map;
         st = kvant_jinja_dict(r->heap, out);
-        for (size_t i = 0; i < m->n && st == KVANT_OK; i++) st = kvant_jinja_map_set(r->heap, out->as.map, m->entries[i].key, m->entries[i].value);
+        for (size_t i = 0; i < m->n && st == KVANT_OK; i++)
+            st = kvant_jinja_map_set(r->heap, out->as.map, m->entries[i].key, m->entries[i].value);
     }
     return st == KVANT_OK ? kvant_jinja_step(r, 1) : kvant_jinja_out_of_memory(r, st);
 }
 
 static kvant_status dict_pop(run *r, call *c, value *out) {
     const value *v = kvant_jinja_map_find(c->self.as.map, &c->arg[0]);
-    if (!v && c->arg[1].kind == JINJA_MISSING) return kvant_jinja_fail(r, KVANT_EFORMAT, "pop() of a key that is not there", "one of the keys");
+    if (!v && c->arg[1].kind == JINJA_MISSING)
+        return kvant_jinja_fail(r, KVANT_EFORMAT, "pop() of a key that is not there", "one of the keys");
     *out = v ? *v : c->arg[1];
     KVANT_TRY(kvant_jinja_step(r, c->self.as.map->n / 16 + 1));
     kvant_status st = v ? kvant_jinja_map_remove(r->heap, c->self.as.map, &c->arg[0]) : KVANT_OK;
@@ -84,7 +88,8 @@ static kvant_status list_pop(run *r, call *c, value *out) {
     int64_t i;
     KVANT_TRY(kvant_jinja_int_arg(r, c, 0, -1, &i));
     if (i < 0) i += (int64_t)list->n;
-    if (i < 0 || i >= (int64_t)list->n) return kvant_jinja_fail(r, KVANT_EFORMAT, "pop() of an item that is not there", "one of the items");
+    if (i < 0 || i >= (int64_t)list->n)
+        return kvant_jinja_fail(r, KVANT_EFORMAT, "pop() of an item that is not there", "one of the items");
     *out = list->data[i];
     KVANT_TRY(move_items(r, list, list->n));
     memmove(list->data + i, list->data + i + 1, (list->n - (size_t)i - 1) * sizeof *list->data);
@@ -135,7 +140,8 @@ static kvant_status changed(run *r, call *c, value *out) {
     value now;
     bool same = false;
     kvant_status st = kvant_jinja_new_items(r->heap, JINJA_TUPLE, c->n_values, &now);
-    for (size_t i = 0; i < c->n_values && st == KVANT_OK; i++) st = kvant_jinja_push(r->heap, now.as.items, c->values[i]);
+    for (size_t i = 0; i < c->n_values && st == KVANT_OK; i++)
+        st = kvant_jinja_push(r->heap, now.as.items, c->values[i]);
     if (st != KVANT_OK) return kvant_jinja_out_of_memory(r, st);
     if (l->changed_before) KVANT_TRY(kvant_jinja_equal(r, &l->changed, &now, &same));
     l->changed_before = true;
@@ -157,23 +163,36 @@ static kvant_status reset(run *r, call *c, value *out) {
 
 const kvant_jinja_builtin *kvant_jinja_find_method(const value *owner, const char *name) {
     static const kvant_jinja_builtin DICT[] = {
-        {"keys", keys, "", 0}, {"values", values, "", 0}, {"items", items, "", 0}, {"get", get, "key default", 1},
-        {"pop", dict_pop, "key default", 1}, {"update", update, "other", 1}, {"copy", copy, "", 0},
+        {"keys", keys, "", 0},          {"values", values, "", 0},           {"items", items, "", 0},
+        {"get", get, "key default", 1}, {"pop", dict_pop, "key default", 1}, {"update", update, "other", 1},
+        {"copy", copy, "", 0},
     };
     static const kvant_jinja_builtin LIST[] = {
-        {"append", append, "object", 1}, {"extend", extend, "iterable", 1}, {"pop", list_pop, "index", 0}, {"insert", insert, "index object", 2},
-        {"copy", copy, "", 0}, {"index", find_index, "value", 1}, {"count", find_index, "value", 1},
+        {"append", append, "object", 1},
+        {"extend", extend, "iterable", 1},
+        {"pop", list_pop, "index", 0},
+        {"insert", insert, "index object", 2},
+        {"copy", copy, "", 0},
+        {"index", find_index, "value", 1},
+        {"count", find_index, "value", 1},
     };
     static const kvant_jinja_builtin TUPLE[] = {{"index", find_index, "value", 1}, {"count", find_index, "value", 1}};
     static const kvant_jinja_builtin LOOP[] = {{"cycle", cycle, NULL, 0}, {"changed", changed, NULL, 0}};
     static const kvant_jinja_builtin CYCLER[] = {{"next", next, "", 0}, {"reset", reset, "", 0}};
     switch (owner->kind) {
-    case JINJA_STRING: return kvant_jinja_find_text_method(name);
-    case JINJA_DICT: return FIND(DICT);
-    case JINJA_LIST: return owner->as.items->view ? NULL : FIND(LIST);
-    case JINJA_TUPLE: return FIND(TUPLE);
-    case JINJA_LOOP: return FIND(LOOP);
-    case JINJA_CYCLER: return FIND(CYCLER);
-    default: return NULL;
+    case JINJA_STRING:
+        return kvant_jinja_find_text_method(name);
+    case JINJA_DICT:
+        return FIND(DICT);
+    case JINJA_LIST:
+        return owner->as.items->view ? NULL : FIND(LIST);
+    case JINJA_TUPLE:
+        return FIND(TUPLE);
+    case JINJA_LOOP:
+        return FIND(LOOP);
+    case JINJA_CYCLER:
+        return FIND(CYCLER);
+    default:
+        return NULL;
     }
 }

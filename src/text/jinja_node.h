@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* jinja_node.h: a template as text, as tokens and as a tree. Siblings are chained by `next`; names are interned, so that two equal
- * names of one template are one pointer. */
+/* jinja_node.h: a template as text, as tokens and as a tree. Siblings are chained by `next`; names are interned, so that two
+ * equal names of one template are one pointer. */
 #ifndef KVANT_TEXT_JINJA_NODE_H
 #define KVANT_TEXT_JINJA_NODE_H
 
@@ -29,48 +29,63 @@ typedef struct kvant_jinja_token {
 
 typedef enum kvant_jinja_node_kind {
     /* expressions */
-    NODE_CONST,    /* constant */
-    NODE_NAME,     /* name */
-    NODE_LIST,     /* a: elements */
-    NODE_TUPLE,    /* a: elements */
-    NODE_DICT,     /* a: key, value, key, value ... */
-    NODE_BINARY,   /* op, a, b */
-    NODE_AND,      /* a, b */
-    NODE_OR,       /* a, b */
-    NODE_NOT,      /* a */
-    NODE_NEGATE,   /* a */
-    NODE_PLUS,     /* a */
-    NODE_COMPARE,  /* a, b: NODE_OPERANDs */
-    NODE_OPERAND,  /* op, a */
-    NODE_CONCAT,   /* a: two or more */
-    NODE_CHOICE,   /* a if b else c (or NULL) */
+    NODE_CONST,     /* constant */
+    NODE_NAME,      /* name */
+    NODE_LIST,      /* a: elements */
+    NODE_TUPLE,     /* a: elements */
+    NODE_DICT,      /* a: key, value, key, value ... */
+    NODE_BINARY,    /* op, a, b */
+    NODE_AND,       /* a, b */
+    NODE_OR,        /* a, b */
+    NODE_NOT,       /* a */
+    NODE_NEGATE,    /* a */
+    NODE_PLUS,      /* a */
+    NODE_COMPARE,   /* a, b: NODE_OPERANDs */
+    NODE_OPERAND,   /* op, a */
+    NODE_CONCAT,    /* a: two or more */
+    NODE_CHOICE,    /* a if b else c (or NULL) */
     NODE_ATTRIBUTE, /* a.name */
-    NODE_ITEM,     /* a[b] */
-    NODE_SLICE,    /* as b of NODE_ITEM: a:b:c, each may be NULL */
-    NODE_CALL,     /* a(b..., c...); c: NODE_KEYWORDs */
-    NODE_KEYWORD,  /* name=a */
-    NODE_FILTER,   /* a | name(b..., c...) */
-    NODE_TEST,     /* a is name(b..., c...) */
-    NODE_CAPTURED, /* what a set or filter block wrote */
+    NODE_ITEM,      /* a[b] */
+    NODE_SLICE,     /* as b of NODE_ITEM: a:b:c, each may be NULL */
+    NODE_CALL,      /* a(b..., c...); c: NODE_KEYWORDs */
+    NODE_KEYWORD,   /* name=a */
+    NODE_FILTER,    /* a | name(b..., c...) */
+    NODE_TEST,      /* a is name(b..., c...) */
+    NODE_CAPTURED,  /* what a set or filter block wrote */
     /* statements */
-    NODE_TEXT,       /* constant */
-    NODE_OUTPUT,     /* a */
-    NODE_IF,         /* a: NODE_BRANCHes */
-    NODE_BRANCH,     /* a: condition or NULL, d: body */
-    NODE_FOR,        /* a: target, b: what, c: condition or NULL, d: body, e: else */
-    NODE_SET,        /* a: target, b: value */
-    NODE_SET_BLOCK,  /* a: target, b: filters around NODE_CAPTURED, d: body */
-    NODE_MACRO,      /* name, a: NODE_PARAMETERs, d: body */
-    NODE_PARAMETER,  /* name, a: default or NULL */
-    NODE_CALL_BLOCK, /* b: call, a: parameters of caller, d: body */
+    NODE_TEXT,         /* constant */
+    NODE_OUTPUT,       /* a */
+    NODE_IF,           /* a: NODE_BRANCHes */
+    NODE_BRANCH,       /* a: condition or NULL, d: body */
+    NODE_FOR,          /* a: target, b: what, c: condition or NULL, d: body, e: else */
+    NODE_SET,          /* a: target, b: value */
+    NODE_SET_BLOCK,    /* a: target, b: filters around NODE_CAPTURED, d: body */
+    NODE_MACRO,        /* name, a: NODE_PARAMETERs, d: body */
+    NODE_PARAMETER,    /* name, a: default or NULL */
+    NODE_CALL_BLOCK,   /* b: call, a: parameters of caller, d: body */
     NODE_FILTER_BLOCK, /* b: filters around NODE_CAPTURED, d: body */
-    NODE_WITH,       /* a: NODE_SETs, d: body */
+    NODE_WITH,         /* a: NODE_SETs, d: body */
     NODE_BREAK,
     NODE_CONTINUE
 } kvant_jinja_node_kind;
 
-typedef enum kvant_jinja_op { OP_ADD, OP_SUB, OP_MUL, OP_DIV, OP_FLOOR_DIV, OP_MOD, OP_POW, OP_EQ, OP_NE, OP_LT, OP_LE, OP_GT, OP_GE,
-                              OP_IN, OP_NOT_IN } kvant_jinja_op;
+typedef enum kvant_jinja_op {
+    OP_ADD,
+    OP_SUB,
+    OP_MUL,
+    OP_DIV,
+    OP_FLOOR_DIV,
+    OP_MOD,
+    OP_POW,
+    OP_EQ,
+    OP_NE,
+    OP_LT,
+    OP_LE,
+    OP_GT,
+    OP_GE,
+    OP_IN,
+    OP_NOT_IN
+} kvant_jinja_op;
 
 typedef struct kvant_jinja_node {
     kvant_jinja_node_kind kind;

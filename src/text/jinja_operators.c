@@ -12,13 +12,15 @@ static const char *const SIGNS[] = {"+", "-", "*", "/", "//", "%", "**", "==", "
 static kvant_status wrong_sides(run *r, kvant_jinja_op op, const value *a, const value *b) {
     const value *undefined = a->kind == JINJA_UNDEFINED ? a : b->kind == JINJA_UNDEFINED ? b : NULL;
     if (undefined && undefined->as.hint)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found \"%.60s\" undefined at %s, expected a value", r->t->name, r->line,
-                          undefined->as.hint, SIGNS[op]);
-    return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found %s %s %s, expected types that fit", r->t->name, r->line,
-                      kvant_jinja_type_name(a), SIGNS[op], kvant_jinja_type_name(b));
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found \"%.60s\" undefined at %s, expected a value",
+                          r->t->name, r->line, undefined->as.hint, SIGNS[op]);
+    return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found %s %s %s, expected types that fit", r->t->name,
+                      r->line, kvant_jinja_type_name(a), SIGNS[op], kvant_jinja_type_name(b));
 }
 
-static kvant_status too_large(run *r) { return kvant_jinja_fail(r, KVANT_EUNSUPPORTED, "a number beyond 64 bits", "a smaller one"); }
+static kvant_status too_large(run *r) {
+    return kvant_jinja_fail(r, KVANT_EUNSUPPORTED, "a number beyond 64 bits", "a smaller one");
+}
 
 static bool multiply(int64_t a, int64_t b, int64_t *out) {
     if (a == 0 || b == 0) {
@@ -79,8 +81,11 @@ static kvant_status integers(run *r, kvant_jinja_op op, int64_t a, int64_t b, va
             result = op == OP_MOD ? a % b + (down ? b : 0) : a / b - down;
         }
         break;
-    case OP_POW: return power(r, a, b, out);
-    default: *out = kvant_jinja_float((double)a / (double)b); return KVANT_OK;
+    case OP_POW:
+        return power(r, a, b, out);
+    default:
+        *out = kvant_jinja_float((double)a / (double)b);
+        return KVANT_OK;
     }
     *out = kvant_jinja_int(result);
     return KVANT_OK;
@@ -93,13 +98,27 @@ static kvant_status floats(run *r, kvant_jinja_op op, double a, double b, value 
     double rest = op == OP_MOD || op == OP_FLOOR_DIV ? fmod(a, b) : 0;
     if (rest != 0 && (rest < 0) != (b < 0)) rest += b;
     switch (op) {
-    case OP_ADD: result = a + b; break;
-    case OP_SUB: result = a - b; break;
-    case OP_MUL: result = a * b; break;
-    case OP_DIV: result = a / b; break;
-    case OP_FLOOR_DIV: result = floor((a - rest) / b + 0.5); break;
-    case OP_MOD: result = rest != 0 ? rest : copysign(0.0, b); break;
-    default: result = pow(a, b); break;
+    case OP_ADD:
+        result = a + b;
+        break;
+    case OP_SUB:
+        result = a - b;
+        break;
+    case OP_MUL:
+        result = a * b;
+        break;
+    case OP_DIV:
+        result = a / b;
+        break;
+    case OP_FLOOR_DIV:
+        result = floor((a - rest) / b + 0.5);
+        break;
+    case OP_MOD:
+        result = rest != 0 ? rest : copysign(0.0, b);
+        break;
+    default:
+        result = pow(a, b);
+        break;
     }
     *out = kvant_jinja_float(result);
     return KVANT_OK;
@@ -137,7 +156,8 @@ static kvant_status repeat(run *r, const value *v, int64_t times, value *out) {
     if (!kvant_mul_size(one, n, &all) || all > SIZE_MAX / (2 * sizeof *v)) return kvant_jinja_out_of_memory(r, KVANT_EFULL);
     kvant_status st = kvant_jinja_new_items(r->heap, v->kind, all, out);
     if (st != KVANT_OK) return kvant_jinja_out_of_memory(r, st);
-    for (size_t i = 0; i < n; i++) memcpy(out->as.items->data + i * one, v->as.items->data, one * sizeof *v);
+    for (size_t i = 0; i < n; i++)
+        memcpy(out->as.items->data + i * one, v->as.items->data, one * sizeof *v);
     out->as.items->n = all;
     return kvant_jinja_step(r, all / 16 + 1);
 }
@@ -246,13 +266,21 @@ static kvant_status is_less(run *r, kvant_jinja_op op, const value *a, const val
 
 kvant_status kvant_jinja_compare(run *r, kvant_jinja_op op, const value *a, const value *b, bool *out) {
     switch (op) {
-    case OP_EQ: return kvant_jinja_equal(r, a, b, out);
-    case OP_NE: KVANT_TRY(kvant_jinja_equal(r, a, b, out)); break;
-    case OP_IN: return kvant_jinja_contains(r, a, b, out);
-    case OP_NOT_IN: KVANT_TRY(kvant_jinja_contains(r, a, b, out)); break;
+    case OP_EQ:
+        return kvant_jinja_equal(r, a, b, out);
+    case OP_NE:
+        KVANT_TRY(kvant_jinja_equal(r, a, b, out));
+        break;
+    case OP_IN:
+        return kvant_jinja_contains(r, a, b, out);
+    case OP_NOT_IN:
+        KVANT_TRY(kvant_jinja_contains(r, a, b, out));
+        break;
     case OP_LT:
-    case OP_LE: return is_less(r, op, a, b, op == OP_LE, out);
-    default: return is_less(r, op, b, a, op == OP_GE, out);
+    case OP_LE:
+        return is_less(r, op, a, b, op == OP_LE, out);
+    default:
+        return is_less(r, op, b, a, op == OP_GE, out);
     }
     *out = !*out;
     return KVANT_OK;
@@ -284,7 +312,8 @@ kvant_status kvant_jinja_contains(run *r, const value *what, const value *in, bo
         size_t at;
         if (what->kind != JINJA_STRING) return wrong_sides(r, OP_IN, what, in);
         KVANT_TRY(kvant_jinja_step_bytes(r, in->as.text->size));
-        KVANT_TRY(kvant_jinja_find_bytes(r, in->as.text->bytes, in->as.text->size, 0, what->as.text->bytes, what->as.text->size, &at));
+        KVANT_TRY(
+            kvant_jinja_find_bytes(r, in->as.text->bytes, in->as.text->size, 0, what->as.text->bytes, what->as.text->size, &at));
         *out = at != SIZE_MAX;
         return KVANT_OK;
     }
@@ -313,14 +342,16 @@ static kvant_status slice_text(run *r, const kvant_jinja_text *t, int64_t start,
     kvant_jinja_builder b;
     kvant_status st;
     if (step == 1 || n <= 0) {
-        size_t from = n <= 0 ? 0 : kvant_jinja_char_offset(t, (size_t)start), to = n <= 0 ? 0 : kvant_jinja_char_offset(t, (size_t)(start + n));
+        size_t from = n <= 0 ? 0 : kvant_jinja_char_offset(t, (size_t)start),
+               to = n <= 0 ? 0 : kvant_jinja_char_offset(t, (size_t)(start + n));
         KVANT_TRY(kvant_jinja_step_bytes(r, to));
         st = kvant_jinja_share(r->heap, t->bytes + from, to - from, out);
         return st == KVANT_OK ? st : kvant_jinja_out_of_memory(r, st);
     }
     kvant_jinja_builder_init(&b, r->heap);
     for (int64_t i = 0; i < n; i++) {
-        size_t from = kvant_jinja_char_offset(t, (size_t)(start + i * step)), to = kvant_jinja_char_offset(t, (size_t)(start + i * step) + 1);
+        size_t from = kvant_jinja_char_offset(t, (size_t)(start + i * step)),
+               to = kvant_jinja_char_offset(t, (size_t)(start + i * step) + 1);
         if (t->n_chars != t->size || i % 16 == 0) KVANT_TRY(kvant_jinja_step_bytes(r, to));
         kvant_jinja_add(&b, t->bytes + from, to - from);
     }
@@ -330,12 +361,14 @@ static kvant_status slice_text(run *r, const kvant_jinja_text *t, int64_t start,
 kvant_status kvant_jinja_slice(run *r, const value *v, const value bounds[3], value *out) {
     if (!is_plain_sequence(v)) return kvant_jinja_wrong(r, "a slice", v, "a str, list or tuple");
     for (int i = 0; i < 3; i++)
-        if (bounds[i].kind != JINJA_NONE && !kvant_jinja_is_integral(&bounds[i])) return kvant_jinja_wrong(r, "a bound of a slice", &bounds[i], "an int");
+        if (bounds[i].kind != JINJA_NONE && !kvant_jinja_is_integral(&bounds[i]))
+            return kvant_jinja_wrong(r, "a bound of a slice", &bounds[i], "an int");
     int64_t n = v->kind == JINJA_STRING ? (int64_t)v->as.text->n_chars : (int64_t)v->as.items->n;
     int64_t step = bounds[2].kind == JINJA_NONE ? 1 : kvant_jinja_integral(&bounds[2]);
     if (step == 0) return kvant_jinja_fail(r, KVANT_EFORMAT, "a slice with step 0", "another step");
     int64_t low = step > 0 ? 0 : -1, high = step > 0 ? n : n - 1;
-    int64_t start = bounds[0].kind == JINJA_NONE ? (step > 0 ? low : high) : clamp(kvant_jinja_integral(&bounds[0]), n, low, high);
+    int64_t start =
+        bounds[0].kind == JINJA_NONE ? (step > 0 ? low : high) : clamp(kvant_jinja_integral(&bounds[0]), n, low, high);
     int64_t end = bounds[1].kind == JINJA_NONE ? (step > 0 ? high : low) : clamp(kvant_jinja_integral(&bounds[1]), n, low, high);
     if (step > n + 1) step = n + 1; /* one thing, whatever is beyond */
     if (step < -n - 1) step = -n - 1;
@@ -345,6 +378,7 @@ kvant_status kvant_jinja_slice(run *r, const value *v, const value bounds[3], va
     KVANT_TRY(kvant_jinja_step(r, (uint64_t)count / 16 + 1));
     kvant_status st = kvant_jinja_new_items(r->heap, v->kind, (size_t)count, out);
     if (st != KVANT_OK) return kvant_jinja_out_of_memory(r, st);
-    for (int64_t i = 0; i < count; i++) out->as.items->data[out->as.items->n++] = v->as.items->data[start + i * step];
+    for (int64_t i = 0; i < count; i++)
+        out->as.items->data[out->as.items->n++] = v->as.items->data[start + i * step];
     return KVANT_OK;
 }

@@ -28,7 +28,8 @@ bool kvant_jinja_skip(parser *p, kvant_jinja_token_kind kind, const char *text) 
 kvant_status kvant_jinja_unexpected(const parser *p, const char *expected) {
     const kvant_jinja_token *t = kvant_jinja_peek(p, 0);
     if (t->kind == TOKEN_END)
-        return kvant_fail(p->err, KVANT_EFORMAT, "%s: chat template, line %d: found its end, expected %s", p->t->name, t->line, expected);
+        return kvant_fail(p->err, KVANT_EFORMAT, "%s: chat template, line %d: found its end, expected %s", p->t->name, t->line,
+                          expected);
     return kvant_fail(p->err, KVANT_EFORMAT, "%s: chat template, line %d: found \"%.*s\", expected %s", p->t->name, t->line,
                       t->size > 40 ? 40 : (int)t->size, t->text, expected);
 }
@@ -52,8 +53,9 @@ kvant_status kvant_jinja_new_node(parser *p, kvant_jinja_node_kind kind, node **
 
 kvant_status kvant_jinja_enter(parser *p) {
     if (++p->depth <= MAX_DEPTH) return KVANT_OK;
-    return kvant_fail(p->err, KVANT_EFULL, "%s: chat template, line %d: found more than %d levels of expressions and blocks, expected fewer", p->t->name,
-                      kvant_jinja_peek(p, 0)->line, MAX_DEPTH);
+    return kvant_fail(p->err, KVANT_EFULL,
+                      "%s: chat template, line %d: found more than %d levels of expressions and blocks, expected fewer",
+                      p->t->name, kvant_jinja_peek(p, 0)->line, MAX_DEPTH);
 }
 
 kvant_status kvant_jinja_intern(parser *p, const char *text, size_t size, const char **out) {
@@ -63,7 +65,8 @@ kvant_status kvant_jinja_intern(parser *p, const char *text, size_t size, const 
         char *copy = kvant_jinja_alloc(p->t->heap, size + 1, 1);
         if (!copy) return no_memory(p);
         memcpy(copy, text, size);
-        if (kvant_jinja_share(p->t->heap, copy, size, &key) != KVANT_OK || kvant_jinja_map_set(p->t->heap, &p->t->names, key, key) != KVANT_OK)
+        if (kvant_jinja_share(p->t->heap, copy, size, &key) != KVANT_OK ||
+            kvant_jinja_map_set(p->t->heap, &p->t->names, key, key) != KVANT_OK)
             return no_memory(p);
         known = kvant_jinja_map_find_text(&p->t->names, text, size);
     }
@@ -156,7 +159,8 @@ static kvant_status parse_for(parser *p, node **out) {
     KVANT_TRY(kvant_jinja_parse_tuple(p, false, &n->b));
     if (skip_word(p, "if")) KVANT_TRY(kvant_jinja_parse_expression(p, &n->c));
     if (at_word(p, "recursive"))
-        return kvant_fail(p->err, KVANT_EUNSUPPORTED, "%s: chat template, line %d: found a recursive loop, expected a macro that calls itself", p->t->name,
+        return kvant_fail(p->err, KVANT_EUNSUPPORTED,
+                          "%s: chat template, line %d: found a recursive loop, expected a macro that calls itself", p->t->name,
                           n->line);
     KVANT_TRY(expect_block_end(p));
     p->loops++;
@@ -253,8 +257,8 @@ static kvant_status parse_generation(parser *p, node **out) {
 
 static kvant_status parse_jump(parser *p, kvant_jinja_node_kind kind, node **out) {
     if (!p->loops)
-        return kvant_fail(p->err, KVANT_EFORMAT, "%s: chat template, line %d: found %s outside a loop, expected it in one", p->t->name,
-                          kvant_jinja_peek(p, 0)->line, kind == NODE_BREAK ? "break" : "continue");
+        return kvant_fail(p->err, KVANT_EFORMAT, "%s: chat template, line %d: found %s outside a loop, expected it in one",
+                          p->t->name, kvant_jinja_peek(p, 0)->line, kind == NODE_BREAK ? "break" : "continue");
     KVANT_TRY(kvant_jinja_new_node(p, kind, out));
     return expect_block_end(p);
 }
@@ -273,8 +277,10 @@ static kvant_status parse_statement(parser *p, node **out) {
     if (skip_word(p, "continue")) return parse_jump(p, NODE_CONTINUE, out);
     if (t->kind != TOKEN_NAME || (t->size > 3 && memcmp(t->text, "end", 3) == 0) || at_word(p, "else") || at_word(p, "elif"))
         return kvant_jinja_unexpected(p, "a statement");
-    return kvant_fail(p->err, KVANT_EUNSUPPORTED, "%s: chat template, line %d: found the statement \"%.*s\", expected one of if, for, set, macro, call, "
-                      "filter, with, generation, break, continue and raw", p->t->name, t->line, t->size > 40 ? 40 : (int)t->size, t->text);
+    return kvant_fail(p->err, KVANT_EUNSUPPORTED,
+                      "%s: chat template, line %d: found the statement \"%.*s\", expected one of if, for, set, macro, call, "
+                      "filter, with, generation, break, continue and raw",
+                      p->t->name, t->line, t->size > 40 ? 40 : (int)t->size, t->text);
 }
 
 /* Until {% and one of `ends` (which is not taken), or to the template's end when ends is NULL. */
@@ -296,7 +302,8 @@ static kvant_status parse_body(parser *p, const char *const *ends, node **out) {
             KVANT_TRY(kvant_jinja_expect(p, TOKEN_OUTPUT_END, NULL, "}}"));
         } else {
             bool ended = false;
-            for (int i = 0; ends && ends[i]; i++) ended = ended || at_word(p, ends[i]);
+            for (int i = 0; ends && ends[i]; i++)
+                ended = ended || at_word(p, ends[i]);
             if (ended) break;
             KVANT_TRY(parse_statement(p, out));
         }
@@ -325,7 +332,8 @@ static kvant_status build(kvant_template *t, const char *name, const char *text,
     char *copy = kvant_jinja_alloc(t->heap, strlen(name) + 1, 1);
     if (copy) memcpy(copy, name, strlen(name) + 1);
     t->name = copy;
-    if (!copy || copy_text(t, text, size) != KVANT_OK) return kvant_fail(err, t->heap->failure, "%s: chat template: no memory for its text", name);
+    if (!copy || copy_text(t, text, size) != KVANT_OK)
+        return kvant_fail(err, t->heap->failure, "%s: chat template: no memory for its text", name);
     KVANT_TRY(kvant_jinja_tokenize(t, err));
     parser p = {.t = t, .err = err};
     return parse_body(&p, NULL, &t->body);
@@ -333,7 +341,8 @@ static kvant_status build(kvant_template *t, const char *name, const char *text,
 
 kvant_status kvant_template_parse(const char *name, const char *text, size_t size, kvant_template **out, kvant_error *err) {
     if (size > MAX_TEMPLATE_BYTES)
-        return kvant_fail(err, KVANT_EFULL, "%s: chat template: found %zu bytes, expected at most %zu", name, size, MAX_TEMPLATE_BYTES);
+        return kvant_fail(err, KVANT_EFULL, "%s: chat template: found %zu bytes, expected at most %zu", name, size,
+                          MAX_TEMPLATE_BYTES);
     kvant_template *t = kvant_alloc(1, sizeof *t);
     if (!t || kvant_jinja_heap_create(MAX_PARSE_BYTES, &t->heap) != KVANT_OK) {
         kvant_free(t);

@@ -29,7 +29,8 @@ void kvant_jinja_format_float(double d, char out[KVANT_JINJA_FLOAT_BYTES]) {
         return;
     }
     int digits = 1;
-    do snprintf(out, KVANT_JINJA_FLOAT_BYTES, "%.*e", digits - 1, d);
+    do
+        snprintf(out, KVANT_JINJA_FLOAT_BYTES, "%.*e", digits - 1, d);
     while (strtod(out, NULL) != d && digits++ < 17);
     int exponent = atoi(strchr(out, 'e') + 1);
     if (exponent < -4 || exponent >= 16) {
@@ -108,31 +109,44 @@ static kvant_status repr_map(run *r, builder *b, const kvant_jinja_map *m) {
     return KVANT_OK;
 }
 
-static kvant_status check_room(run *r, const builder *b) { return b->failed ? kvant_jinja_out_of_memory(r, r->heap->failure) : KVANT_OK; }
+static kvant_status check_room(run *r, const builder *b) {
+    return b->failed ? kvant_jinja_out_of_memory(r, r->heap->failure) : KVANT_OK;
+}
 
 kvant_status kvant_jinja_print_repr(run *r, builder *b, const value *v) {
     static const char *const NAMES[2] = {"False", "True"};
     KVANT_TRY(kvant_jinja_deeper(r));
     KVANT_TRY(check_room(r, b));
     switch (v->kind) {
-    case JINJA_UNDEFINED: kvant_jinja_add_str(b, "Undefined"); break;
-    case JINJA_NONE: kvant_jinja_add_str(b, "None"); break;
+    case JINJA_UNDEFINED:
+        kvant_jinja_add_str(b, "Undefined");
+        break;
+    case JINJA_NONE:
+        kvant_jinja_add_str(b, "None");
+        break;
     case JINJA_BOOL:
     case JINJA_INT:
-    case JINJA_FLOAT: print_number(b, v, NAMES); break;
+    case JINJA_FLOAT:
+        print_number(b, v, NAMES);
+        break;
     case JINJA_STRING:
         KVANT_TRY(kvant_jinja_step_bytes(r, v->as.text->size));
         repr_text(b, v->as.text);
         break;
     case JINJA_LIST:
-    case JINJA_TUPLE: KVANT_TRY(repr_items(r, b, v)); break;
-    case JINJA_DICT: KVANT_TRY(repr_map(r, b, v->as.map)); break;
+    case JINJA_TUPLE:
+        KVANT_TRY(repr_items(r, b, v));
+        break;
+    case JINJA_DICT:
+        KVANT_TRY(repr_map(r, b, v->as.map));
+        break;
     case JINJA_NAMESPACE:
         kvant_jinja_add_str(b, "<Namespace ");
         KVANT_TRY(repr_map(r, b, v->as.map));
         kvant_jinja_add_str(b, ">");
         break;
-    default: return kvant_jinja_wrong(r, "output", v, "a value with a text of its own");
+    default:
+        return kvant_jinja_wrong(r, "output", v, "a value with a text of its own");
     }
     kvant_jinja_leave(r);
     return KVANT_OK;
@@ -167,7 +181,8 @@ static void json_escape(builder *b, uint32_t code) {
     else if (code < 0x10000)
         snprintf(text, sizeof text, "\\u%04x", (unsigned)code);
     else
-        snprintf(text, sizeof text, "\\u%04x\\u%04x", (unsigned)(0xD800 + ((code - 0x10000) >> 10)), (unsigned)(0xDC00 + (code & 0x3FF)));
+        snprintf(text, sizeof text, "\\u%04x\\u%04x", (unsigned)(0xD800 + ((code - 0x10000) >> 10)),
+                 (unsigned)(0xDC00 + (code & 0x3FF)));
     kvant_jinja_add_str(b, text);
 }
 
@@ -245,7 +260,8 @@ static kvant_status json_map(run *r, builder *b, const kvant_jinja_map *m, const
     return KVANT_OK;
 }
 
-static kvant_status json_items(run *r, builder *b, const kvant_jinja_items *items, const kvant_jinja_json_style *style, int level) {
+static kvant_status json_items(run *r, builder *b, const kvant_jinja_items *items, const kvant_jinja_json_style *style,
+                               int level) {
     if (items->n == 0) {
         kvant_jinja_add_str(b, "[]");
         return KVANT_OK;
@@ -265,10 +281,14 @@ kvant_status kvant_jinja_print_json(run *r, builder *b, const value *v, const kv
     KVANT_TRY(kvant_jinja_deeper(r));
     KVANT_TRY(check_room(r, b));
     switch (v->kind) {
-    case JINJA_NONE: kvant_jinja_add_str(b, "null"); break;
+    case JINJA_NONE:
+        kvant_jinja_add_str(b, "null");
+        break;
     case JINJA_BOOL:
     case JINJA_INT:
-    case JINJA_FLOAT: KVANT_TRY(json_number(b, v)); break;
+    case JINJA_FLOAT:
+        KVANT_TRY(json_number(b, v));
+        break;
     case JINJA_STRING:
         KVANT_TRY(kvant_jinja_step_bytes(r, v->as.text->size));
         json_text(b, v->as.text, style->ascii);
@@ -277,9 +297,14 @@ kvant_status kvant_jinja_print_json(run *r, builder *b, const value *v, const kv
         if (v->as.items->view) return kvant_jinja_wrong(r, "JSON", v, "a str, number, list or dict");
         KVANT_TRY(json_items(r, b, v->as.items, style, level));
         break;
-    case JINJA_TUPLE: KVANT_TRY(json_items(r, b, v->as.items, style, level)); break;
-    case JINJA_DICT: KVANT_TRY(json_map(r, b, v->as.map, style, level)); break;
-    default: return kvant_jinja_wrong(r, "JSON", v, "a str, number, list or dict");
+    case JINJA_TUPLE:
+        KVANT_TRY(json_items(r, b, v->as.items, style, level));
+        break;
+    case JINJA_DICT:
+        KVANT_TRY(json_map(r, b, v->as.map, style, level));
+        break;
+    default:
+        return kvant_jinja_wrong(r, "JSON", v, "a str, number, list or dict");
     }
     kvant_jinja_leave(r);
     return KVANT_OK;

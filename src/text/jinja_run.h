@@ -36,8 +36,8 @@ typedef struct kvant_jinja_named {
     kvant_jinja_value value;
 } kvant_jinja_named;
 
-/* A call of something built in: what it is called on (a filter's input, a method's owner, what a test looks at), what was given, and
- * the same by the place of the parameter: JINJA_MISSING where it was not given. */
+/* A call of something built in: what it is called on (a filter's input, a method's owner, what a test looks at), what was given,
+ * and the same by the place of the parameter: JINJA_MISSING where it was not given. */
 typedef struct kvant_jinja_call {
     const struct kvant_jinja_builtin *what;
     kvant_jinja_value self;
@@ -93,29 +93,37 @@ static inline void kvant_jinja_leave(kvant_jinja_run *r) { r->depth--; }
 /* jinja_eval.c */
 kvant_status kvant_jinja_eval(kvant_jinja_run *r, const kvant_jinja_node *n, kvant_jinja_value *out);
 kvant_status kvant_jinja_call_value(kvant_jinja_run *r, const kvant_jinja_value *f, kvant_jinja_call *c, kvant_jinja_value *out);
-kvant_status kvant_jinja_call_builtin(kvant_jinja_run *r, const kvant_jinja_builtin *b, kvant_jinja_call *c, kvant_jinja_value *out);
+kvant_status kvant_jinja_call_builtin(kvant_jinja_run *r, const kvant_jinja_builtin *b, kvant_jinja_call *c,
+                                      kvant_jinja_value *out);
 /* KVANT_EUNSUPPORTED: there is no such filter or test. */
-kvant_status kvant_jinja_apply_filter(kvant_jinja_run *r, const char *name, size_t size, kvant_jinja_call *c, kvant_jinja_value *out);
+kvant_status kvant_jinja_apply_filter(kvant_jinja_run *r, const char *name, size_t size, kvant_jinja_call *c,
+                                      kvant_jinja_value *out);
 kvant_status kvant_jinja_apply_test(kvant_jinja_run *r, const char *name, size_t size, kvant_jinja_call *c, bool *out);
 /* v.name and v[key]; undefined where there is nothing. */
 kvant_status kvant_jinja_get_attribute(kvant_jinja_run *r, const kvant_jinja_value *v, const char *name, kvant_jinja_value *out);
-kvant_status kvant_jinja_get_item(kvant_jinja_run *r, const kvant_jinja_value *v, const kvant_jinja_value *key, kvant_jinja_value *out);
+kvant_status kvant_jinja_get_item(kvant_jinja_run *r, const kvant_jinja_value *v, const kvant_jinja_value *key,
+                                  kvant_jinja_value *out);
 
 /* jinja_statements.c */
 kvant_status kvant_jinja_call_macro(kvant_jinja_run *r, const kvant_jinja_macro *m, kvant_jinja_call *c, kvant_jinja_value *out);
 kvant_status kvant_jinja_define(kvant_jinja_run *r, const char *name, kvant_jinja_value v);
 
 /* jinja_operators.c */
-kvant_status kvant_jinja_binary(kvant_jinja_run *r, kvant_jinja_op op, const kvant_jinja_value *a, const kvant_jinja_value *b, kvant_jinja_value *out);
+kvant_status kvant_jinja_binary(kvant_jinja_run *r, kvant_jinja_op op, const kvant_jinja_value *a, const kvant_jinja_value *b,
+                                kvant_jinja_value *out);
 kvant_status kvant_jinja_negate(kvant_jinja_run *r, const kvant_jinja_value *a, kvant_jinja_value *out);
-kvant_status kvant_jinja_compare(kvant_jinja_run *r, kvant_jinja_op op, const kvant_jinja_value *a, const kvant_jinja_value *b, bool *out);
+kvant_status kvant_jinja_compare(kvant_jinja_run *r, kvant_jinja_op op, const kvant_jinja_value *a, const kvant_jinja_value *b,
+                                 bool *out);
 kvant_status kvant_jinja_equal(kvant_jinja_run *r, const kvant_jinja_value *a, const kvant_jinja_value *b, bool *out);
 kvant_status kvant_jinja_contains(kvant_jinja_run *r, const kvant_jinja_value *what, const kvant_jinja_value *in, bool *out);
-kvant_status kvant_jinja_slice(kvant_jinja_run *r, const kvant_jinja_value *v, const kvant_jinja_value bounds[3], kvant_jinja_value *out);
+kvant_status kvant_jinja_slice(kvant_jinja_run *r, const kvant_jinja_value *v, const kvant_jinja_value bounds[3],
+                               kvant_jinja_value *out);
 /* The first place of a text in another from `from` on, or SIZE_MAX. */
-kvant_status kvant_jinja_find_bytes(kvant_jinja_run *r, const char *s, size_t n, size_t from, const char *what, size_t size, size_t *at);
+kvant_status kvant_jinja_find_bytes(kvant_jinja_run *r, const char *s, size_t n, size_t from, const char *what, size_t size,
+                                    size_t *at);
 
-/* jinja_sequence.c: what can be gone through, as items. An iterator is empty afterwards. `out` may share the value's own items. */
+/* jinja_sequence.c: what can be gone through, as items. An iterator is empty afterwards. `out` may share the value's own items.
+ */
 kvant_status kvant_jinja_iterate(kvant_jinja_run *r, const kvant_jinja_value *v, kvant_jinja_items *out);
 kvant_status kvant_jinja_length(kvant_jinja_run *r, const kvant_jinja_value *v, size_t *out);
 kvant_status kvant_jinja_pair(kvant_jinja_run *r, kvant_jinja_value a, kvant_jinja_value b, kvant_jinja_value *out);
@@ -131,7 +139,8 @@ typedef struct kvant_jinja_json_style {
 } kvant_jinja_json_style;
 kvant_status kvant_jinja_print(kvant_jinja_run *r, kvant_jinja_builder *b, const kvant_jinja_value *v);
 kvant_status kvant_jinja_print_repr(kvant_jinja_run *r, kvant_jinja_builder *b, const kvant_jinja_value *v);
-kvant_status kvant_jinja_print_json(kvant_jinja_run *r, kvant_jinja_builder *b, const kvant_jinja_value *v, const kvant_jinja_json_style *style, int level);
+kvant_status kvant_jinja_print_json(kvant_jinja_run *r, kvant_jinja_builder *b, const kvant_jinja_value *v,
+                                    const kvant_jinja_json_style *style, int level);
 kvant_status kvant_jinja_to_text(kvant_jinja_run *r, const kvant_jinja_value *v, kvant_jinja_value *out);
 kvant_status kvant_jinja_finish(kvant_jinja_run *r, kvant_jinja_builder *b, kvant_jinja_value *out);
 #define KVANT_JINJA_FLOAT_BYTES 40
@@ -139,8 +148,10 @@ void kvant_jinja_format_float(double d, char out[KVANT_JINJA_FLOAT_BYTES]);
 void kvant_jinja_fix_point(char *number); /* a decimal point, whatever the locale writes */
 
 /* jinja_format.c: "..." % args and "...".format(args) */
-kvant_status kvant_jinja_percent(kvant_jinja_run *r, const kvant_jinja_text *format, const kvant_jinja_value *args, kvant_jinja_value *out);
-kvant_status kvant_jinja_format(kvant_jinja_run *r, const kvant_jinja_text *format, const kvant_jinja_call *c, kvant_jinja_value *out);
+kvant_status kvant_jinja_percent(kvant_jinja_run *r, const kvant_jinja_text *format, const kvant_jinja_value *args,
+                                 kvant_jinja_value *out);
+kvant_status kvant_jinja_format(kvant_jinja_run *r, const kvant_jinja_text *format, const kvant_jinja_call *c,
+                                kvant_jinja_value *out);
 
 /* jinja_case.c */
 typedef enum kvant_jinja_case { CASE_UPPER, CASE_LOWER, CASE_CAPITALIZE, CASE_TITLE, CASE_TITLE_METHOD } kvant_jinja_case;
@@ -155,7 +166,8 @@ const kvant_jinja_builtin *kvant_jinja_find_test(const char *name, size_t size);
 const kvant_jinja_builtin *kvant_jinja_find_function(const char *name);
 const kvant_jinja_builtin *kvant_jinja_find_method(const kvant_jinja_value *owner, const char *name);
 const kvant_jinja_builtin *kvant_jinja_find_text_method(const char *name);
-static inline const kvant_jinja_builtin *kvant_jinja_find_in(const kvant_jinja_builtin *table, size_t n, const char *name, size_t size) {
+static inline const kvant_jinja_builtin *kvant_jinja_find_in(const kvant_jinja_builtin *table, size_t n, const char *name,
+                                                             size_t size) {
     for (size_t i = 0; i < n; i++)
         if (strlen(table[i].name) == size && memcmp(table[i].name, name, size) == 0) return &table[i];
     return NULL;

@@ -12,7 +12,8 @@ static kvant_status characters(run *r, const kvant_jinja_text *t, items_t *out) 
     for (size_t i = 0; i < t->size && st == KVANT_OK;) {
         size_t end = i + 1;
         value v;
-        while (end < t->size && t->n_chars != t->size && ((uint8_t)t->bytes[end] & 0xC0) == 0x80) end++;
+        while (end < t->size && t->n_chars != t->size && ((uint8_t)t->bytes[end] & 0xC0) == 0x80)
+            end++;
         st = kvant_jinja_share(r->heap, t->bytes + i, end - i, &v);
         if (st == KVANT_OK) st = kvant_jinja_push(r->heap, list.as.items, v);
         i = end;
@@ -48,10 +49,14 @@ kvant_status kvant_jinja_iterate(run *r, const value *v, items_t *out) {
     value keys;
     *out = (items_t){0};
     switch (v->kind) {
-    case JINJA_UNDEFINED: return KVANT_OK;
-    case JINJA_STRING: return characters(r, v->as.text, out);
+    case JINJA_UNDEFINED:
+        return KVANT_OK;
+    case JINJA_STRING:
+        return characters(r, v->as.text, out);
     case JINJA_LIST: /* later additions to it are not gone through */
-    case JINJA_TUPLE: *out = *v->as.items; return KVANT_OK;
+    case JINJA_TUPLE:
+        *out = *v->as.items;
+        return KVANT_OK;
     case JINJA_ITERATOR:
         *out = *v->as.items;
         v->as.items->n = 0;
@@ -60,19 +65,31 @@ kvant_status kvant_jinja_iterate(run *r, const value *v, items_t *out) {
         KVANT_TRY(kvant_jinja_map_view(r, v->as.map, "dict_keys", &keys));
         *out = *keys.as.items;
         return KVANT_OK;
-    default: return kvant_jinja_wrong(r, "a loop or list", v, "something with items");
+    default:
+        return kvant_jinja_wrong(r, "a loop or list", v, "something with items");
     }
 }
 
 kvant_status kvant_jinja_length(run *r, const value *v, size_t *out) {
     switch (v->kind) {
-    case JINJA_UNDEFINED: *out = 0; return KVANT_OK;
-    case JINJA_STRING: *out = v->as.text->n_chars; return KVANT_OK;
+    case JINJA_UNDEFINED:
+        *out = 0;
+        return KVANT_OK;
+    case JINJA_STRING:
+        *out = v->as.text->n_chars;
+        return KVANT_OK;
     case JINJA_LIST:
-    case JINJA_TUPLE: *out = v->as.items->n; return KVANT_OK;
-    case JINJA_DICT: *out = v->as.map->n; return KVANT_OK;
-    case JINJA_LOOP: *out = v->as.loop->items->n; return KVANT_OK;
-    default: return kvant_jinja_wrong(r, "length", v, "a str, list, tuple or dict");
+    case JINJA_TUPLE:
+        *out = v->as.items->n;
+        return KVANT_OK;
+    case JINJA_DICT:
+        *out = v->as.map->n;
+        return KVANT_OK;
+    case JINJA_LOOP:
+        *out = v->as.loop->items->n;
+        return KVANT_OK;
+    default:
+        return kvant_jinja_wrong(r, "length", v, "a str, list, tuple or dict");
     }
 }
 
@@ -104,7 +121,8 @@ kvant_status kvant_jinja_sort(run *r, items_t *items, value *by, bool reverse) {
     size_t *order = kvant_jinja_alloc(r->heap, n, sizeof *order), *spare = kvant_jinja_alloc(r->heap, n, sizeof *spare);
     value *sorted = kvant_jinja_alloc(r->heap, 2 * n, sizeof *sorted);
     if (!order || !spare || !sorted) return kvant_jinja_out_of_memory(r, r->heap->failure);
-    for (size_t i = 0; i < n; i++) order[i] = i;
+    for (size_t i = 0; i < n; i++)
+        order[i] = i;
     KVANT_TRY(merge(r, order, spare, by, n, reverse));
     for (size_t i = 0; i < n; i++) {
         sorted[i] = items->data[order[i]];

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* jinja_statements.c: statements at work: output, conditions, loops, names, macros; and a whole rendering.
  *
- * A loop's round, a macro's call and a captured block have scopes of their own: what they set ends with them. Macros see the names
- * around the place where they were written, as these are when the macro is called. */
+ * A loop's round, a macro's call and a captured block have scopes of their own: what they set ends with them. Macros see the
+ * names around the place where they were written, as these are when the macro is called. */
 #include "text/jinja_run.h"
 
 #define MAX_MACROS 150
@@ -57,12 +57,15 @@ static kvant_status assign(run *r, const node *target, value v) {
     if (target->kind == NODE_ATTRIBUTE) return assign_attribute(r, target, v);
     kvant_jinja_items items;
     size_t n = 0;
-    for (const node *t = target->a; t; t = t->next) n++;
+    for (const node *t = target->a; t; t = t->next)
+        n++;
     KVANT_TRY(kvant_jinja_iterate(r, &v, &items));
     if (items.n != n)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found %zu values to unpack, expected %zu", r->t->name, r->line, items.n, n);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found %zu values to unpack, expected %zu",
+                          r->t->name, r->line, items.n, n);
     n = 0;
-    for (const node *t = target->a; t; t = t->next) KVANT_TRY(assign(r, t, items.data[n++]));
+    for (const node *t = target->a; t; t = t->next)
+        KVANT_TRY(assign(r, t, items.data[n++]));
     return KVANT_OK;
 }
 
@@ -197,21 +200,27 @@ static kvant_status take_the_rest(run *r, const kvant_jinja_macro *m, const call
     value more, named;
     kvant_status st = kvant_jinja_new_items(r->heap, JINJA_TUPLE, 0, &more);
     if (st == KVANT_OK) st = kvant_jinja_dict(r->heap, &named);
-    for (size_t i = n_used; i < c->n_values && st == KVANT_OK; i++) st = kvant_jinja_push(r->heap, more.as.items, c->values[i]);
+    for (size_t i = n_used; i < c->n_values && st == KVANT_OK; i++)
+        st = kvant_jinja_push(r->heap, more.as.items, c->values[i]);
     for (size_t i = 0; i < c->n_named && st == KVANT_OK; i++) {
         if (is_parameter(m, c->named[i].name) || strcmp(c->named[i].name, "caller") == 0) continue;
         if (!m->takes_named)
-            return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found the argument \"%.60s\" in a call of the macro %.60s, expected its "
-                              "parameters", r->t->name, r->line, c->named[i].name, name);
+            return kvant_fail(
+                r->err, KVANT_EFORMAT,
+                "%s: chat template, line %d: found the argument \"%.60s\" in a call of the macro %.60s, expected its "
+                "parameters",
+                r->t->name, r->line, c->named[i].name, name);
         st = kvant_jinja_dict_set(r->heap, &named, c->named[i].name, c->named[i].value);
     }
     if (st != KVANT_OK) return kvant_jinja_out_of_memory(r, st);
     if (more.as.items->n && !m->takes_more)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: chat template, line %d: found %zu values in a call of the macro %.60s, expected %zu", r->t->name,
+        return kvant_fail(r->err, KVANT_EFORMAT,
+                          "%s: chat template, line %d: found %zu values in a call of the macro %.60s, expected %zu", r->t->name,
                           r->line, c->n_values, name, n_used);
     if (caller && !m->uses_caller && !is_parameter(m, "caller"))
         return kvant_jinja_fail(r, KVANT_EFORMAT, "a call block around a macro without caller()", "one that calls it");
-    if (m->uses_caller && !is_parameter(m, "caller")) KVANT_TRY(define_special(r, "caller", caller ? *caller : kvant_jinja_undefined("caller")));
+    if (m->uses_caller && !is_parameter(m, "caller"))
+        KVANT_TRY(define_special(r, "caller", caller ? *caller : kvant_jinja_undefined("caller")));
     if (m->takes_more) KVANT_TRY(define_special(r, "varargs", more));
     return m->takes_named ? define_special(r, "kwargs", named) : KVANT_OK;
 }
@@ -237,7 +246,8 @@ static kvant_status bind_parameters(run *r, const kvant_jinja_macro *m, const ca
 kvant_status kvant_jinja_call_macro(run *r, const kvant_jinja_macro *m, call *c, value *out) {
     kvant_jinja_scope *scope = r->scope;
     if (++r->macros > MAX_MACROS)
-        return kvant_fail(r->err, KVANT_EFULL, "%s: chat template, line %d: found macros inside one another more than %d times, expected fewer",
+        return kvant_fail(r->err, KVANT_EFULL,
+                          "%s: chat template, line %d: found macros inside one another more than %d times, expected fewer",
                           r->t->name, r->line, MAX_MACROS);
     KVANT_TRY(open_scope(r, m->scope));
     KVANT_TRY(bind_parameters(r, m, c));
@@ -290,19 +300,39 @@ static kvant_status run_with(run *r, const node *n) {
 static kvant_status run_statement(run *r, const node *n) {
     value v;
     switch (n->kind) {
-    case NODE_TEXT: return write_out(r, &n->constant);
-    case NODE_OUTPUT: KVANT_TRY(kvant_jinja_eval(r, n->a, &v)); return write_out(r, &v);
-    case NODE_IF: return run_if(r, n);
-    case NODE_FOR: return run_for(r, n);
-    case NODE_SET: KVANT_TRY(kvant_jinja_eval(r, n->b, &v)); return assign(r, n->a, v);
-    case NODE_SET_BLOCK: KVANT_TRY(capture_filtered(r, n, &v)); return assign(r, n->a, v);
-    case NODE_FILTER_BLOCK: KVANT_TRY(capture_filtered(r, n, &v)); return write_out(r, &v);
-    case NODE_MACRO: KVANT_TRY(make_macro(r, n, &v)); return kvant_jinja_define(r, n->name, v);
-    case NODE_CALL_BLOCK: return run_call_block(r, n);
-    case NODE_WITH: return run_with(r, n);
-    case NODE_BREAK: r->jump = JUMP_BREAK; return KVANT_OK;
-    case NODE_CONTINUE: r->jump = JUMP_CONTINUE; return KVANT_OK;
-    default: return kvant_jinja_fail(r, KVANT_EFORMAT, "an expression", "a statement");
+    case NODE_TEXT:
+        return write_out(r, &n->constant);
+    case NODE_OUTPUT:
+        KVANT_TRY(kvant_jinja_eval(r, n->a, &v));
+        return write_out(r, &v);
+    case NODE_IF:
+        return run_if(r, n);
+    case NODE_FOR:
+        return run_for(r, n);
+    case NODE_SET:
+        KVANT_TRY(kvant_jinja_eval(r, n->b, &v));
+        return assign(r, n->a, v);
+    case NODE_SET_BLOCK:
+        KVANT_TRY(capture_filtered(r, n, &v));
+        return assign(r, n->a, v);
+    case NODE_FILTER_BLOCK:
+        KVANT_TRY(capture_filtered(r, n, &v));
+        return write_out(r, &v);
+    case NODE_MACRO:
+        KVANT_TRY(make_macro(r, n, &v));
+        return kvant_jinja_define(r, n->name, v);
+    case NODE_CALL_BLOCK:
+        return run_call_block(r, n);
+    case NODE_WITH:
+        return run_with(r, n);
+    case NODE_BREAK:
+        r->jump = JUMP_BREAK;
+        return KVANT_OK;
+    case NODE_CONTINUE:
+        r->jump = JUMP_CONTINUE;
+        return KVANT_OK;
+    default:
+        return kvant_jinja_fail(r, KVANT_EFORMAT, "an expression", "a statement");
     }
 }
 
@@ -331,14 +361,15 @@ static kvant_status define_globals(run *r, const value *globals) {
     return KVANT_OK;
 }
 
-kvant_status kvant_template_render(const kvant_template *t, kvant_jinja_heap *h, const value *globals, const kvant_template_options *options,
-                                   kvant_buffer *out, kvant_error *err) {
+kvant_status kvant_template_render(const kvant_template *t, kvant_jinja_heap *h, const value *globals,
+                                   const kvant_template_options *options, kvant_buffer *out, kvant_error *err) {
     kvant_template_options defaults;
     if (!options) {
         kvant_template_options_default(&defaults);
         options = &defaults;
     }
-    if (globals->kind != JINJA_DICT) return kvant_fail(err, KVANT_EINVAL, "%s: chat template: found no dict of names, expected one", t->name);
+    if (globals->kind != JINJA_DICT)
+        return kvant_fail(err, KVANT_EINVAL, "%s: chat template: found no dict of names, expected one", t->name);
     kvant_jinja_builder b;
     kvant_jinja_builder_init(&b, h);
     b.max = options->max_output;
@@ -348,5 +379,7 @@ kvant_status kvant_template_render(const kvant_template *t, kvant_jinja_heap *h,
     KVANT_TRY(run_body(&r, t->body));
     if (b.failed) return kvant_jinja_out_of_memory(&r, h->failure);
     kvant_status st = kvant_buffer_append(out, b.data ? b.data : "", b.size);
-    return st == KVANT_OK ? st : kvant_fail(err, st, "%s: chat template: its output does not fit (%s)", t->name, kvant_status_name(st));
+    return st == KVANT_OK
+               ? st
+               : kvant_fail(err, st, "%s: chat template: its output does not fit (%s)", t->name, kvant_status_name(st));
 }

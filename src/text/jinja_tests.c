@@ -11,11 +11,11 @@ static kvant_status answer(value *out, bool yes) {
     return KVANT_OK;
 }
 
-#define TEST(name, expression)                                         \
-    static kvant_status name(run *r, call *c, value *out) {            \
-        (void)r;                                                       \
-        const value *v = &c->self;                                     \
-        return answer(out, expression);                                \
+#define TEST(name, expression)                                                                                                   \
+    static kvant_status name(run *r, call *c, value *out) {                                                                      \
+        (void)r;                                                                                                                 \
+        const value *v = &c->self;                                                                                               \
+        return answer(out, expression);                                                                                          \
     }
 
 TEST(is_defined, v->kind != JINJA_UNDEFINED)
@@ -31,7 +31,8 @@ TEST(is_false, v->kind == JINJA_BOOL && !v->as.boolean)
 TEST(is_mapping, v->kind == JINJA_DICT)
 TEST(is_sequence, v->kind == JINJA_UNDEFINED || v->kind == JINJA_STRING || v->kind == JINJA_TUPLE || v->kind == JINJA_DICT ||
                       (v->kind == JINJA_LIST && (!v->as.items->view || strcmp(v->as.items->view, "range") == 0)))
-TEST(is_iterable, v->kind == JINJA_UNDEFINED || v->kind == JINJA_STRING || v->kind == JINJA_DICT || v->kind == JINJA_LOOP || kvant_jinja_has_items(v))
+TEST(is_iterable, v->kind == JINJA_UNDEFINED || v->kind == JINJA_STRING || v->kind == JINJA_DICT || v->kind == JINJA_LOOP ||
+                      kvant_jinja_has_items(v))
 TEST(is_callable, v->kind == JINJA_UNDEFINED || v->kind == JINJA_MACRO || v->kind == JINJA_FUNCTION || v->kind == JINJA_METHOD ||
                       v->kind == JINJA_CYCLER || v->kind == JINJA_JOINER)
 TEST(is_same, c->arg[0].kind == v->kind && kvant_jinja_scalar_equal(v, &c->arg[0]))
@@ -59,8 +60,9 @@ static kvant_status compares(run *r, call *c, value *out) {
     static const struct {
         const char *name;
         kvant_jinja_op op;
-    } OPS[] = {{"eq", OP_EQ}, {"==", OP_EQ}, {"equalto", OP_EQ}, {"ne", OP_NE}, {"!=", OP_NE}, {"lt", OP_LT}, {"<", OP_LT}, {"lessthan", OP_LT},
-               {"le", OP_LE}, {"<=", OP_LE}, {"gt", OP_GT}, {">", OP_GT}, {"greaterthan", OP_GT}, {"ge", OP_GE}, {">=", OP_GE}, {"in", OP_IN}};
+    } OPS[] = {{"eq", OP_EQ},          {"==", OP_EQ},       {"equalto", OP_EQ}, {"ne", OP_NE}, {"!=", OP_NE}, {"lt", OP_LT},
+               {"<", OP_LT},           {"lessthan", OP_LT}, {"le", OP_LE},      {"<=", OP_LE}, {"gt", OP_GT}, {">", OP_GT},
+               {"greaterthan", OP_GT}, {"ge", OP_GE},       {">=", OP_GE},      {"in", OP_IN}};
     bool yes = false;
     for (size_t i = 0; i < sizeof OPS / sizeof *OPS; i++)
         if (strcmp(c->what->name, OPS[i].name) == 0) KVANT_TRY(kvant_jinja_compare(r, OPS[i].op, &c->self, &c->arg[0], &yes));
@@ -82,49 +84,31 @@ static kvant_status is_known(run *r, call *c, value *out) {
     if (c->self.kind != JINJA_STRING) return kvant_jinja_wrong(r, c->what->name, &c->self, "a str");
     name = c->self.as.text;
     bool filter = strcmp(c->what->name, "filter") == 0;
-    return answer(out, filter ? kvant_jinja_find_filter(name->bytes, name->size) || kvant_jinja_find_list_filter(name->bytes, name->size)
+    return answer(out, filter ? kvant_jinja_find_filter(name->bytes, name->size) ||
+                                    kvant_jinja_find_list_filter(name->bytes, name->size)
                               : kvant_jinja_find_test(name->bytes, name->size) != NULL);
 }
 
 static const kvant_jinja_builtin TESTS[] = {
-    {"defined", is_defined, "", 0},
-    {"undefined", is_undefined, "", 0},
-    {"none", is_none, "", 0},
-    {"string", is_string, "", 0},
-    {"number", is_number, "", 0},
-    {"integer", is_integer, "", 0},
-    {"float", is_float, "", 0},
-    {"boolean", is_boolean, "", 0},
-    {"true", is_true, "", 0},
-    {"false", is_false, "", 0},
-    {"mapping", is_mapping, "", 0},
-    {"sequence", is_sequence, "", 0},
-    {"iterable", is_iterable, "", 0},
-    {"callable", is_callable, "", 0},
-    {"sameas", is_same, "other", 1},
-    {"odd", is_odd, "", 0},
-    {"even", is_even, "", 0},
-    {"divisibleby", is_divisible, "num", 1},
-    {"lower", has_case, "", 0},
-    {"upper", has_case, "", 0},
-    {"filter", is_known, "", 0},
-    {"test", is_known, "", 0},
-    {"eq", compares, "b", 1},
-    {"==", compares, "b", 1},
-    {"equalto", compares, "b", 1},
-    {"ne", compares, "b", 1},
-    {"!=", compares, "b", 1},
-    {"lt", compares, "b", 1},
-    {"<", compares, "b", 1},
-    {"lessthan", compares, "b", 1},
-    {"le", compares, "b", 1},
-    {"<=", compares, "b", 1},
-    {"gt", compares, "b", 1},
-    {">", compares, "b", 1},
-    {"greaterthan", compares, "b", 1},
-    {"ge", compares, "b", 1},
-    {">=", compares, "b", 1},
-    {"in", compares, "seq", 1},
+    {"defined", is_defined, "", 0},    {"undefined", is_undefined, "", 0},
+    {"none", is_none, "", 0},          {"string", is_string, "", 0},
+    {"number", is_number, "", 0},      {"integer", is_integer, "", 0},
+    {"float", is_float, "", 0},        {"boolean", is_boolean, "", 0},
+    {"true", is_true, "", 0},          {"false", is_false, "", 0},
+    {"mapping", is_mapping, "", 0},    {"sequence", is_sequence, "", 0},
+    {"iterable", is_iterable, "", 0},  {"callable", is_callable, "", 0},
+    {"sameas", is_same, "other", 1},   {"odd", is_odd, "", 0},
+    {"even", is_even, "", 0},          {"divisibleby", is_divisible, "num", 1},
+    {"lower", has_case, "", 0},        {"upper", has_case, "", 0},
+    {"filter", is_known, "", 0},       {"test", is_known, "", 0},
+    {"eq", compares, "b", 1},          {"==", compares, "b", 1},
+    {"equalto", compares, "b", 1},     {"ne", compares, "b", 1},
+    {"!=", compares, "b", 1},          {"lt", compares, "b", 1},
+    {"<", compares, "b", 1},           {"lessthan", compares, "b", 1},
+    {"le", compares, "b", 1},          {"<=", compares, "b", 1},
+    {"gt", compares, "b", 1},          {">", compares, "b", 1},
+    {"greaterthan", compares, "b", 1}, {"ge", compares, "b", 1},
+    {">=", compares, "b", 1},          {"in", compares, "seq", 1},
 };
 
 const kvant_jinja_builtin *kvant_jinja_find_test(const char *name, size_t size) {

@@ -42,8 +42,11 @@ static kvant_status strip_sides(run *r, call *c, bool left, bool right, value *o
     }
     while (right && to > from) {
         size_t i = to - 1;
-        while (i > from && to - i < 4 && ((uint8_t)t->bytes[i] & 0xC0) == 0x80) i--;
-        if (kvant_utf8_read((const uint8_t *)t->bytes + i, to - i, &code) != to - i || !is_stripped(t->bytes + i, to - i, code, set)) break;
+        while (i > from && to - i < 4 && ((uint8_t)t->bytes[i] & 0xC0) == 0x80)
+            i--;
+        if (kvant_utf8_read((const uint8_t *)t->bytes + i, to - i, &code) != to - i ||
+            !is_stripped(t->bytes + i, to - i, code, set))
+            break;
         if (set) KVANT_TRY(kvant_jinja_step_bytes(r, set->size));
         to = i;
     }
@@ -149,7 +152,9 @@ static kvant_status rsplit(run *r, call *c, value *out) {
     return KVANT_OK;
 }
 
-static bool is_line_end(uint32_t c) { return (c >= 10 && c <= 13) || (c >= 28 && c <= 30) || c == 0x85 || c == 0x2028 || c == 0x2029; }
+static bool is_line_end(uint32_t c) {
+    return (c >= 10 && c <= 13) || (c >= 28 && c <= 30) || c == 0x85 || c == 0x2028 || c == 0x2029;
+}
 
 static kvant_status splitlines(run *r, call *c, value *out) {
     const text *t = self_text(c);
@@ -178,12 +183,15 @@ static bool has_affix(const text *t, const value *affix, bool end) {
 static kvant_status match_affix(run *r, call *c, bool end, value *out) {
     bool yes = false;
     const value *v = &c->arg[0];
-    if (given(c, 1)) return kvant_jinja_fail(r, KVANT_EUNSUPPORTED, "startswith() or endswith() with a place", "a slice before it");
-    if (v->kind != JINJA_STRING && v->kind != JINJA_TUPLE) return kvant_jinja_wrong(r, c->what->name, v, "a str or a tuple of them");
+    if (given(c, 1))
+        return kvant_jinja_fail(r, KVANT_EUNSUPPORTED, "startswith() or endswith() with a place", "a slice before it");
+    if (v->kind != JINJA_STRING && v->kind != JINJA_TUPLE)
+        return kvant_jinja_wrong(r, c->what->name, v, "a str or a tuple of them");
     if (v->kind == JINJA_STRING)
         yes = has_affix(self_text(c), v, end);
     else
-        for (size_t i = 0; i < v->as.items->n; i++) yes = yes || has_affix(self_text(c), &v->as.items->data[i], end);
+        for (size_t i = 0; i < v->as.items->n; i++)
+            yes = yes || has_affix(self_text(c), &v->as.items->data[i], end);
     *out = kvant_jinja_bool(yes);
     return KVANT_OK;
 }
@@ -201,8 +209,10 @@ static kvant_status remove_affix(run *r, call *c, value *out) {
 
 static kvant_status change_case(run *r, call *c, value *out) {
     const char *name = c->what->name;
-    kvant_jinja_case to = strcmp(name, "upper") == 0 ? CASE_UPPER : strcmp(name, "title") == 0 ? CASE_TITLE_METHOD
-                        : strcmp(name, "capitalize") == 0 ? CASE_CAPITALIZE : CASE_LOWER;
+    kvant_jinja_case to = strcmp(name, "upper") == 0        ? CASE_UPPER
+                          : strcmp(name, "title") == 0      ? CASE_TITLE_METHOD
+                          : strcmp(name, "capitalize") == 0 ? CASE_CAPITALIZE
+                                                            : CASE_LOWER;
     return kvant_jinja_change_case(r, self_text(c), to, out);
 }
 
@@ -267,7 +277,8 @@ static kvant_status find(run *r, call *c, value *out) {
     else
         KVANT_TRY(kvant_jinja_find_bytes(r, t->bytes, t->size, from, what->bytes, what->size, &at));
     if (at != SIZE_MAX && (at < from || (uint64_t)start > t->n_chars)) at = SIZE_MAX;
-    if (at == SIZE_MAX && strstr(name, "index")) return kvant_jinja_fail(r, KVANT_EFORMAT, "no such text for index()", "one that is there");
+    if (at == SIZE_MAX && strstr(name, "index"))
+        return kvant_jinja_fail(r, KVANT_EFORMAT, "no such text for index()", "one that is there");
     KVANT_TRY(kvant_jinja_step_bytes(r, t->size));
     *out = kvant_jinja_int(at == SIZE_MAX ? -1 : (int64_t)kvant_jinja_count_chars(t->bytes, at));
     return KVANT_OK;
@@ -326,7 +337,8 @@ static kvant_status adjust(run *r, call *c, value *out) {
 }
 
 static bool has_kind(uint32_t code, char kind) {
-    bool digit = code >= '0' && code <= '9', letter = (code | 32) - 'a' < 26u || (code >= 0xC0 && !kvant_jinja_is_space(code) && code != 0xD7 && code != 0xF7);
+    bool digit = code >= '0' && code <= '9',
+         letter = (code | 32) - 'a' < 26u || (code >= 0xC0 && !kvant_jinja_is_space(code) && code != 0xD7 && code != 0xF7);
     return kind == 'd' ? digit : kind == 's' ? kvant_jinja_is_space(code) : kind == 'a' ? letter : letter || digit;
 }
 
@@ -334,7 +346,9 @@ static bool has_kind(uint32_t code, char kind) {
 static kvant_status is_kind(run *r, call *c, value *out) {
     const text *t = self_text(c);
     const char *name = c->what->name;
-    char kind = strcmp(name, "isalnum") == 0 ? 'n' : strcmp(name, "isnumeric") == 0 || strcmp(name, "isdecimal") == 0 ? 'd' : name[2];
+    char kind = strcmp(name, "isalnum") == 0                                       ? 'n'
+                : strcmp(name, "isnumeric") == 0 || strcmp(name, "isdecimal") == 0 ? 'd'
+                                                                                   : name[2];
     bool yes = t->size != 0;
     for (size_t i = 0; i < t->size && yes;) {
         uint32_t code;

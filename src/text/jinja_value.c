@@ -4,6 +4,7 @@
  * A heap hands out pieces of chunks and frees them all at once: values need no owners, and a failure needs no cleaning up. */
 #include "text/jinja_value.h"
 
+#include <limits.h>
 #include <stdalign.h>
 
 #include "text/utf8.h"
@@ -51,7 +52,8 @@ static void *alloc_bytes(kvant_jinja_heap *h, size_t bytes) {
         }
         made->size = size;
         h->used += size;
-        if (c && size > CHUNK_BYTES && c->size - c->used > CHUNK_BYTES / 4) { /* the current one still has room for small things */
+        if (c && size > CHUNK_BYTES &&
+            c->size - c->used > CHUNK_BYTES / 4) { /* the current one still has room for small things */
             made->next = c->next;
             c->next = made;
         } else {
@@ -105,7 +107,8 @@ static bool make_room(kvant_jinja_builder *b, size_t size) {
     }
     if (size <= b->room - b->size) return true;
     size_t room = b->room ? b->room : 32;
-    while (room < b->size + size) room *= 2;
+    while (room < b->size + size)
+        room *= 2;
     char *data = kvant_jinja_grow(b->heap, b->data, b->room, room);
     if (!data) {
         b->failed = true;
@@ -131,7 +134,8 @@ void kvant_jinja_add_repeated(kvant_jinja_builder *b, const char *bytes, size_t 
         b->failed = true;
     }
     if (b->failed || all == 0 || !make_room(b, all)) return;
-    for (size_t i = 0; i < times; i++) memcpy(b->data + b->size + i * size, bytes, size);
+    for (size_t i = 0; i < times; i++)
+        memcpy(b->data + b->size + i * size, bytes, size);
     b->size += all;
 }
 
@@ -143,7 +147,8 @@ kvant_status kvant_jinja_builder_finish(kvant_jinja_builder *b, kvant_jinja_valu
 size_t kvant_jinja_count_chars(const char *bytes, size_t size) {
     size_t n = 0;
     uint32_t code;
-    for (size_t i = 0; i < size; n++) i += kvant_utf8_read((const uint8_t *)bytes + i, size - i, &code);
+    for (size_t i = 0; i < size; n++)
+        i += kvant_utf8_read((const uint8_t *)bytes + i, size - i, &code);
     return n;
 }
 
@@ -151,7 +156,8 @@ size_t kvant_jinja_char_offset(const kvant_jinja_text *t, size_t index) {
     if (t->n_chars == t->size) return index < t->size ? index : t->size;
     size_t i = 0;
     uint32_t code;
-    for (; index > 0 && i < t->size; index--) i += kvant_utf8_read((const uint8_t *)t->bytes + i, t->size - i, &code);
+    for (; index > 0 && i < t->size; index--)
+        i += kvant_utf8_read((const uint8_t *)t->bytes + i, t->size - i, &code);
     return i;
 }
 
@@ -199,7 +205,9 @@ kvant_status kvant_jinja_push(kvant_jinja_heap *h, kvant_jinja_items *items, kva
     return KVANT_OK;
 }
 
-kvant_status kvant_jinja_list(kvant_jinja_heap *h, kvant_jinja_value *out) { return kvant_jinja_new_items(h, JINJA_LIST, 0, out); }
+kvant_status kvant_jinja_list(kvant_jinja_heap *h, kvant_jinja_value *out) {
+    return kvant_jinja_new_items(h, JINJA_LIST, 0, out);
+}
 
 kvant_status kvant_jinja_list_add(kvant_jinja_heap *h, kvant_jinja_value *list, kvant_jinja_value v) {
     return kvant_jinja_push(h, list->as.items, v);
@@ -218,6 +226,19 @@ kvant_status kvant_jinja_dict_set(kvant_jinja_heap *h, kvant_jinja_value *dict, 
     return kvant_jinja_map_set(h, dict->as.map, k, v);
 }
 
+int kvant_jinja_list_length(const kvant_jinja_value *list) {
+    return list->as.items->n > INT_MAX ? INT_MAX : (int)list->as.items->n;
+}
+
+const char *kvant_jinja_member_text(kvant_jinja_heap *h, const kvant_jinja_value *list, int index, const char *key) {
+    const kvant_jinja_value *dict = &list->as.items->data[index];
+    const kvant_jinja_value *v = dict->kind == JINJA_DICT ? kvant_jinja_map_find_text(dict->as.map, key, strlen(key)) : NULL;
+    if (!v || v->kind != JINJA_STRING || (v->as.text->size && memchr(v->as.text->bytes, 0, v->as.text->size))) return NULL;
+    char *copy = kvant_jinja_alloc(h, v->as.text->size + 1, 1);
+    if (copy) memcpy(copy, v->as.text->bytes, v->as.text->size);
+    return copy;
+}
+
 bool kvant_jinja_is_key(const kvant_jinja_value *v, int depth) {
     if (v->kind == JINJA_TUPLE) {
         if (depth > 8) return false;
@@ -230,7 +251,8 @@ bool kvant_jinja_is_key(const kvant_jinja_value *v, int depth) {
 
 static uint64_t hash_bytes(const char *bytes, size_t size) {
     uint64_t x = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < size; i++) x = (x ^ (uint8_t)bytes[i]) * 0x100000001b3u;
+    for (size_t i = 0; i < size; i++)
+        x = (x ^ (uint8_t)bytes[i]) * 0x100000001b3u;
     return x ^ x >> 32;
 }
 
@@ -243,7 +265,8 @@ static uint64_t hash_key(const kvant_jinja_value *v) {
     }
     if (v->kind == JINJA_TUPLE) {
         uint64_t x = 17;
-        for (size_t i = 0; i < v->as.items->n; i++) x = x * 1000003u ^ hash_key(&v->as.items->data[i]);
+        for (size_t i = 0; i < v->as.items->n; i++)
+            x = x * 1000003u ^ hash_key(&v->as.items->data[i]);
         return x;
     }
     return 7;
@@ -282,18 +305,21 @@ kvant_jinja_value *kvant_jinja_map_find_text(const kvant_jinja_map *m, const cha
 
 static void fill_slot(kvant_jinja_map *m, size_t entry) {
     size_t i = hash_key(&m->entries[entry].key) & (m->n_slots - 1);
-    while (m->slots[i]) i = (i + 1) & (m->n_slots - 1);
+    while (m->slots[i])
+        i = (i + 1) & (m->n_slots - 1);
     m->slots[i] = (uint32_t)(entry + 1);
 }
 
 static kvant_status index_entries(kvant_jinja_heap *h, kvant_jinja_map *m) {
     size_t n = 4 * FEW;
-    while (n < 2 * m->room) n *= 2;
+    while (n < 2 * m->room)
+        n *= 2;
     m->slots = kvant_jinja_alloc(h, n, sizeof *m->slots);
     m->n_slots = 0;
     if (!m->slots) return h->failure;
     m->n_slots = n;
-    for (size_t i = 0; i < m->n; i++) fill_slot(m, i);
+    for (size_t i = 0; i < m->n; i++)
+        fill_slot(m, i);
     return KVANT_OK;
 }
 
@@ -330,22 +356,30 @@ bool kvant_jinja_truth(const kvant_jinja_value *v) {
     switch (v->kind) {
     case JINJA_UNDEFINED:
     case JINJA_NONE:
-    case JINJA_MISSING: return false;
-    case JINJA_BOOL: return v->as.boolean;
-    case JINJA_INT: return v->as.integer != 0;
-    case JINJA_FLOAT: return v->as.real != 0;
-    case JINJA_STRING: return v->as.text->size != 0;
+    case JINJA_MISSING:
+        return false;
+    case JINJA_BOOL:
+        return v->as.boolean;
+    case JINJA_INT:
+        return v->as.integer != 0;
+    case JINJA_FLOAT:
+        return v->as.real != 0;
+    case JINJA_STRING:
+        return v->as.text->size != 0;
     case JINJA_LIST:
-    case JINJA_TUPLE: return v->as.items->n != 0;
-    case JINJA_DICT: return v->as.map->n != 0;
-    default: return true;
+    case JINJA_TUPLE:
+        return v->as.items->n != 0;
+    case JINJA_DICT:
+        return v->as.map->n != 0;
+    default:
+        return true;
     }
 }
 
 const char *kvant_jinja_type_name(const kvant_jinja_value *v) {
-    static const char *const NAMES[] = {"an undefined value", "None",      "bool",  "int",   "float",    "str",
-                                        "list",               "tuple",     "generator", "dict", "Namespace", "LoopContext",
-                                        "Macro",              "function",  "method", "Cycler", "Joiner",   "nothing"};
+    static const char *const NAMES[] = {
+        "an undefined value", "None",        "bool",  "int",      "float",  "str",    "list",   "tuple",  "generator", "dict",
+        "Namespace",          "LoopContext", "Macro", "function", "method", "Cycler", "Joiner", "nothing"};
     return kvant_jinja_has_items(v) && v->as.items->view ? v->as.items->view : NAMES[v->kind];
 }
 
@@ -358,9 +392,11 @@ bool kvant_jinja_scalar_equal(const kvant_jinja_value *a, const kvant_jinja_valu
     switch (a->kind) {
     case JINJA_UNDEFINED:
     case JINJA_NONE:
-    case JINJA_MISSING: return true;
+    case JINJA_MISSING:
+        return true;
     case JINJA_STRING:
         return a->as.text->size == b->as.text->size && memcmp(a->as.text->bytes, b->as.text->bytes, a->as.text->size) == 0;
-    default: return a->as.items == b->as.items; /* the same thing, whatever it is */
+    default:
+        return a->as.items == b->as.items; /* the same thing, whatever it is */
     }
 }

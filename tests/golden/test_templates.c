@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* test_templates.c: chat templates as Kvant renders them against what jinja2 made of them (scripts/make_template_golden.py): those in
- * templates/, and those of the data's model folders against what their tokenizers gave. An argument names another folder of cases. */
+/* test_templates.c: chat templates as Kvant renders them against what jinja2 made of them (scripts/make_template_golden.py):
+ * those in templates/, and those of the data's model folders against what their tokenizers gave. An argument names another folder
+ * of cases. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -52,8 +53,8 @@ static kvant_status render(const kvant_template *t, const json_t *variables, kva
 }
 
 /* Whether a case comes out right; prints both texts otherwise. error: part of the sentence, or "" for any. */
-static bool check_case(const char *name, const char *label, const kvant_template *t, const json_t *variables, const json_t *expected,
-                       const char *error) {
+static bool check_case(const char *name, const char *label, const kvant_template *t, const json_t *variables,
+                       const json_t *expected, const char *error) {
     kvant_buffer out;
     kvant_error err = {0};
     kvant_buffer_init(&out, MAX_FILE);
@@ -62,8 +63,8 @@ static bool check_case(const char *name, const char *label, const kvant_template
     bool same = error ? st != KVANT_OK && strstr(err.message, error) != NULL
                       : st == KVANT_OK && out.size == json_string_length(expected) && memcmp(found, text, out.size) == 0;
     if (!same)
-        print_message("%s, \"%s\"\nexpected: %s%s\nfound:    %s\n", name, label, error ? "an error with " : "", error ? error : text,
-                      st == KVANT_OK ? found : err.message);
+        print_message("%s, \"%s\"\nexpected: %s%s\nfound:    %s\n", name, label, error ? "an error with " : "",
+                      error ? error : text, st == KVANT_OK ? found : err.message);
     kvant_buffer_free(&out);
     return same;
 }
@@ -84,11 +85,11 @@ static void check_file(const char *stem, counts *n) {
     n->templates++;
     kvant_status st = kvant_template_parse(stem, text, size, &t, &err);
     if (st != KVANT_OK) print_message("%s\n", err.message);
-    json_array_foreach (cases, i, c) {
+    json_array_foreach(cases, i, c) {
         const char *label = json_string_value(json_object_get(c, "case"));
         n->cases++;
-        n->wrong += st != KVANT_OK || !check_case(stem, label ? label : "?", t, json_object_get(c, "variables"), json_object_get(c, "expected"),
-                                                  json_string_value(json_object_get(c, "error")));
+        n->wrong += st != KVANT_OK || !check_case(stem, label ? label : "?", t, json_object_get(c, "variables"),
+                                                  json_object_get(c, "expected"), json_string_value(json_object_get(c, "error")));
     }
     kvant_template_destroy(t);
     json_decref(cases);
@@ -103,8 +104,9 @@ static void check_errors(counts *n) {
     size_t i;
     snprintf(path, sizeof path, "%s/errors.json", folder);
     json_t *cases = json_load_file(path, 0, &json_error);
-    json_array_foreach (cases, i, c) {
-        const char *text = json_string_value(json_object_get(c, "template")), *error = json_string_value(json_object_get(c, "error"));
+    json_array_foreach(cases, i, c) {
+        const char *text = json_string_value(json_object_get(c, "template")),
+                   *error = json_string_value(json_object_get(c, "error"));
         kvant_template *t;
         kvant_error err = {0};
         kvant_status st = kvant_template_parse("errors", text, strlen(text), &t, &err);
@@ -171,7 +173,7 @@ static void check_folder(const char *path, counts *n) {
     char *text = config && golden ? folder_template(path, config) : NULL;
     if (text && kvant_template_parse(path, text, strlen(text), &t, &err) != KVANT_OK) fail_msg("%s", err.message);
     if (text) n->templates++;
-    json_array_foreach (text ? json_object_get(golden, "chat") : NULL, i, c) {
+    json_array_foreach(text ? json_object_get(golden, "chat") : NULL, i, c) {
         json_t *variables = json_object();
         json_object_set(variables, "messages", json_object_get(c, "messages"));
         json_object_set(variables, "add_generation_prompt", json_object_get(c, "add_generation_prompt"));
