@@ -294,7 +294,8 @@ static int find_block(const char *folder, const char *beginning, char *path, siz
     wanted_name w = {.beginning = beginning};
     kvant_error err;
     if (kvant_store_list(folder, match_name, &w, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
-    if (w.n == 0) return fail_with(1, "%.500s: no file's name begins with %.40s (kvant cache ls %.200s --blocks lists them)", folder, beginning, folder);
+    if (w.n == 0)
+        return fail_with(1, "%.500s: no file's name begins with %.40s (kvant cache ls %.200s --blocks lists them)", folder, beginning, folder);
     if (w.n > 1) return fail_with(1, "%.500s: %d files' names begin with %.40s; give more of it", folder, w.n, beginning);
     int n = snprintf(path, size, "%s/%s.kvp", folder, w.name);
     return n > 0 && (size_t)n < size ? 0 : fail_with(1, "%.500s: the name of the folder is too long", folder);
@@ -475,7 +476,8 @@ static int run_verify(int argc, char **argv) {
     } else {
         char bytes[32];
         json_decref(v.damaged);
-        printf("%" PRId64 " files, %s: %" PRId64 " damaged", counts.n_files, format_bytes((double)counts.bytes, bytes, sizeof bytes), counts.n_damaged);
+        printf("%" PRId64 " files, %s: %" PRId64 " damaged", counts.n_files,
+               format_bytes((double)counts.bytes, bytes, sizeof bytes), counts.n_damaged);
         if (counts.n_damaged > 0 && !remove_damaged) printf(" (--remove deletes them; they are computed again when they are needed)");
         if (counts.n_removed > 0) printf(", %" PRId64 " removed", counts.n_removed);
         printf("\n");
@@ -515,7 +517,8 @@ static int run_prune(int argc, char **argv) {
         json_object_set_new(j, "bytes", json_integer((json_int_t)(counts.bytes - counts.removed_bytes)));
         return end_output(json_print(j, JSON_INDENT(2)));
     }
-    printf("%" PRId64 " files deleted, %s; %" PRId64 " stay, %s\n", counts.n_removed, format_bytes((double)counts.removed_bytes, removed, sizeof removed),
+    printf("%" PRId64 " files deleted, %s; %" PRId64 " stay, %s\n", counts.n_removed,
+           format_bytes((double)counts.removed_bytes, removed, sizeof removed),
            counts.n_files - counts.n_removed, format_bytes((double)(counts.bytes - counts.removed_bytes), left, sizeof left));
     return end_output(0);
 }

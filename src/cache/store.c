@@ -55,7 +55,8 @@ static kvant_status make_head(kvant_store *st, const kvant_store_config *config)
     if (!h->layers) return KVANT_ENOMEM;
     for (int i = 0; i < h->n_layer; i++) {
         const kvant_page_layout *l = kvant_cache_packed(c, i, 0);
-        h->layers[i] = (kvant_store_layer){.k = plain_format(l->k.format), .v = plain_format(l->v.format), .window = c->windows[i], .n_exact = l->n_exact};
+        h->layers[i] = (kvant_store_layer){.k = plain_format(l->k.format), .v = plain_format(l->v.format),
+                                           .window = c->windows[i], .n_exact = l->n_exact};
     }
     kvant_store_head_settings(h, h->settings);
     return KVANT_OK;

@@ -277,7 +277,8 @@ kvant_status kvant_store_head_parse(const char *path, const uint8_t *bytes, size
 kvant_status kvant_store_head_read(const char *path, const kvant_os_file *f, kvant_store_head *out, kvant_error *err) {
     uint8_t start[16];
     size_t size = 0;
-    if (f->size < sizeof start) return kvant_fail(err, KVANT_EFORMAT, "%s: has %llu bytes; it was not written whole", path, (unsigned long long)f->size);
+    if (f->size < sizeof start)
+        return kvant_fail(err, KVANT_EFORMAT, "%s: has %llu bytes; it was not written whole", path, (unsigned long long)f->size);
     if (!kvant_os_file_read(f, 0, start, sizeof start)) return kvant_fail(err, KVANT_EIO, "%s: cannot be read", path);
     KVANT_TRY(check_start(path, start, sizeof start, f->size, &size, err));
     uint8_t *bytes = kvant_alloc(size, 1);
@@ -292,7 +293,8 @@ kvant_status kvant_store_page_read(const char *path, const kvant_os_file *f, con
                                    kvant_error *err) {
     const kvant_store_layer *l = &h->layers[layer];
     uint8_t sum[KVANT_HASH_BYTES];
-    if (!kvant_os_file_read(f, l->offset, bytes, (size_t)l->bytes)) return kvant_fail(err, KVANT_EIO, "%s: the page of layer %d cannot be read", path, layer);
+    if (!kvant_os_file_read(f, l->offset, bytes, (size_t)l->bytes))
+        return kvant_fail(err, KVANT_EIO, "%s: the page of layer %d cannot be read", path, layer);
     kvant_hash_of(bytes, (size_t)l->bytes, sum);
     if (memcmp(sum, l->checksum, sizeof sum) != 0)
         return kvant_fail(err, KVANT_EFORMAT, "%s: the checksum of the page of layer %d does not match; the file is damaged", path, layer);

@@ -23,7 +23,7 @@
 #define CONVERSATIONS 12
 #define LENGTH 400
 #define LIMIT 900000 /* bytes: less than all conversations take */
-#define SECONDS 4
+#define SECONDS 3
 
 static int32_t ids[TOKENS_MAX];
 static uint64_t seed;
