@@ -78,10 +78,13 @@ kvant_status kvant_session_sync(kvant_session *s, const int32_t *ids, int64_t n,
     if (same < length) (void)keep(s, false, NULL);
     KVANT_TRY(reuse(s, ids, n - 1, r, err)); /* the last one's logits are wanted */
     int64_t begin = kvant_session_length(s);
+    /* The last full block of the prompt is what a folder can keep: what it sees must still be there. */
+    if (s->shared->store) kvant_sequence_hold(s->sequence, n / KVANT_PAGE_TOKENS * KVANT_PAGE_TOKENS);
     kvant_status st = kvant_session_prefill(s, ids + begin, n - begin, progress, user, err);
     r->n_computed = kvant_session_length(s) - begin;
     /* A full disk takes nothing from the answer: it is told when the caller asks to keep. */
     if (st == KVANT_OK) (void)keep(s, has_windows(s), NULL);
+    kvant_sequence_hold(s->sequence, -1);
     return st;
 }
 
