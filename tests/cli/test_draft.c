@@ -107,11 +107,38 @@ static void mistakes_are_named(void **state) {
     assert_refused(1, LOOP "--draft-model " STORIES " --draft-kv-bits 8", "draft: format i8: head_dim 8");
 }
 
+/* A copy of the model whose token "\u2581little" says "\u2581littlf". */
+static void write_other_vocabulary(const char *path) {
+    static char bytes[4 << 20];
+    const char token[] = "\xE2\x96\x81little";
+    FILE *f = fopen(STORIES, "rb");
+    assert_non_null(f);
+    size_t n = fread(bytes, 1, sizeof bytes, f), at = 0, length = sizeof token - 1;
+    fclose(f);
+    while (at + length < n && (memcmp(bytes + at, token, length) != 0 || bytes[at - 8] != (char)length)) at++;
+    assert_true(at + length < n);
+    bytes[at + length - 1] = 'f';
+    f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void the_first_token_that_differs_is_shown_in_both_texts(void **state) {
+    (void)state;
+    if (!is_there(STORIES)) skip();
+    write_other_vocabulary("test_draft_vocabulary.gguf");
+    assert_refused(2, LOOP "--draft-model test_draft_vocabulary.gguf", "littlf\" in test_draft_vocabulary.gguf, but \"");
+    assert_non_null(strstr(output, "little\" in"));
+    remove("test_draft_vocabulary.gguf");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_answer_is_the_same_with_any_draft),
         cmocka_unit_test(what_became_of_the_guesses_is_said_at_the_end),
         cmocka_unit_test(mistakes_are_named),
+        cmocka_unit_test(the_first_token_that_differs_is_shown_in_both_texts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
