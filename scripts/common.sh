@@ -2,7 +2,7 @@
 # common.sh: what demo.sh and test.sh share: packages, builds, models. Sourced; needs $root.
 
 # Debian's package names; Ubuntu's are the same.
-packages="gcc g++ cmake ninja-build pkg-config libpcre2-dev libjansson-dev libxxhash-dev libedit-dev python3 python3-pip python3-venv ca-certificates"
+packages="gcc g++ cmake ninja-build pkg-config libpcre2-dev libjansson-dev libutf8proc-dev libxxhash-dev libedit-dev libpng-dev libjpeg62-turbo-dev libwebp-dev python3 python3-pip python3-venv ca-certificates"
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kvant
 
 say() { printf '%s\n' "$*" >&2; }
