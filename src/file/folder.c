@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* folder.c: opens a model folder: its config, its shards by their index, and what the other folder_*.c make of them.
  *
- * Metadata are written as the bytes of a GGUF file without tensors and read by the reader of GGUF files, so that lookups and checks
- * are one. Whether the model can run is said before a shard is opened. */
+ * Metadata are written as the bytes of a GGUF file without tensors and read by the reader of GGUF files, so that lookups and
+ * checks are one. Whether the model can run is said before a shard is opened. */
 #include "file/folder_internal.h"
 
 #include <stdio.h>
@@ -30,11 +30,14 @@ void *kvant_folder_own(kvant_folder *f, size_t n, size_t size) {
     return p;
 }
 
-kvant_status kvant_folder_no_memory(const kvant_folder *f) { return kvant_fail(f->err, KVANT_ENOMEM, "%s: no memory to open it", f->path); }
+kvant_status kvant_folder_no_memory(const kvant_folder *f) {
+    return kvant_fail(f->err, KVANT_ENOMEM, "%s: no memory to open it", f->path);
+}
 
 const char *kvant_folder_show(kvant_folder *f, const char *text) {
     size_t n = 0;
-    for (; text[n] && n + 4 < sizeof f->shown; n++) f->shown[n] = text[n] >= 0x20 && text[n] < 0x7F ? text[n] : '?';
+    for (; text[n] && n + 4 < sizeof f->shown; n++)
+        f->shown[n] = text[n] >= 0x20 && text[n] < 0x7F ? text[n] : '?';
     memcpy(f->shown + n, text[n] ? "..." : "", text[n] ? 4 : 1);
     return f->shown;
 }
@@ -50,7 +53,8 @@ static kvant_status parse_json(const char *name, const char *text, size_t size, 
     }
     json_decref(root);
     if (root) return kvant_fail(err, KVANT_EFORMAT, "%s: is not a JSON object", name);
-    return kvant_fail(err, KVANT_EFORMAT, "%s: is not JSON: line %d, column %d cannot be read", name, problem.line, problem.column);
+    return kvant_fail(err, KVANT_EFORMAT, "%s: is not JSON: line %d, column %d cannot be read", name, problem.line,
+                      problem.column);
 }
 
 static kvant_status join(const char *folder, const char *file, char out[PATH_ROOM], kvant_error *err) {
@@ -74,24 +78,28 @@ static kvant_status load_json(const char *path, size_t max, json_t **out, kvant_
 
 /* Model types whose decoder needs images or sound, besides all with a vision_config. */
 static const char *const other_kits[] = {
-    "pixtral",   "mistral3",      "llava",       "llava_next",   "llava_qwen2", "mllama",     "gemma3",       "gemma3n",
-    "gemma4",    "qwen2_vl",      "qwen2_5_vl",  "qwen3_vl",     "qwen3_vl_moe", "qwen3_5",   "qwen3_5_moe",  "idefics2",
-    "idefics3",  "smolvlm",       "paligemma",   "lfm2_vl",      "lfm2-vl",     "internvl_chat", "florence2", "molmo",
-    "kimi_vl",   "deepseek_vl_v2", "phi3_v",     "phi4mm",       "glm4v",       "glm4v_moe",  "aya_vision",   "llama4"};
+    "pixtral",  "mistral3",       "llava",      "llava_next", "llava_qwen2",  "mllama",        "gemma3",      "gemma3n",
+    "gemma4",   "qwen2_vl",       "qwen2_5_vl", "qwen3_vl",   "qwen3_vl_moe", "qwen3_5",       "qwen3_5_moe", "idefics2",
+    "idefics3", "smolvlm",        "paligemma",  "lfm2_vl",    "lfm2-vl",      "internvl_chat", "florence2",   "molmo",
+    "kimi_vl",  "deepseek_vl_v2", "phi3_v",     "phi4mm",     "glm4v",        "glm4v_moe",     "aya_vision",  "llama4"};
 
 /* Here a kit that reads images is let in. */
 static kvant_status check_kit(kvant_folder *f) {
     const char *type = json_string_value(json_object_get(f->config, "model_type"));
     if (!type) return kvant_fail(f->err, KVANT_EFORMAT, "%s: config.json has no model_type", f->path);
-    bool other = json_is_object(json_object_get(f->config, "vision_config")) || json_is_object(json_object_get(f->config, "audio_config"));
-    for (size_t i = 0; i < sizeof other_kits / sizeof *other_kits; i++) other |= strcmp(type, other_kits[i]) == 0;
+    bool other =
+        json_is_object(json_object_get(f->config, "vision_config")) || json_is_object(json_object_get(f->config, "audio_config"));
+    for (size_t i = 0; i < sizeof other_kits / sizeof *other_kits; i++)
+        other |= strcmp(type, other_kits[i]) == 0;
     if (other)
-        return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: the model type %s is a model that reads images or sound; Kvant runs text models "
-                          "of the types %s", f->path, kvant_folder_show(f, type), kvant_folder_model_types());
+        return kvant_fail(f->err, KVANT_EUNSUPPORTED,
+                          "%s: the model type %s is a model that reads images or sound; Kvant runs text models "
+                          "of the types %s",
+                          f->path, kvant_folder_show(f, type), kvant_folder_model_types());
     f->family = kvant_folder_find_family(type);
     if (f->family) return KVANT_OK;
-    return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: the model type %s is not one that Kvant knows: %s", f->path, kvant_folder_show(f, type),
-                      kvant_folder_model_types());
+    return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: the model type %s is not one that Kvant knows: %s", f->path,
+                      kvant_folder_show(f, type), kvant_folder_model_types());
 }
 
 /* Quantized by a tool whose tensors mean something else. */
@@ -99,8 +107,10 @@ static kvant_status check_quantization(kvant_folder *f) {
     const json_t *q = json_object_get(f->config, "quantization_config");
     const char *method = json_string_value(json_object_get(q, "quant_method"));
     if (!method || strcmp(method, "mxfp4") == 0 || json_is_object(json_object_get(f->config, "quantization"))) return KVANT_OK;
-    return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: the weights are quantized by %s; Kvant reads MLX's affine and MXFP4 quantization, and "
-                      "weights that are not quantized", f->path, kvant_folder_show(f, method));
+    return kvant_fail(f->err, KVANT_EUNSUPPORTED,
+                      "%s: the weights are quantized by %s; Kvant reads MLX's affine and MXFP4 quantization, and "
+                      "weights that are not quantized",
+                      f->path, kvant_folder_show(f, method));
 }
 
 /* ---- shards ---- */
@@ -122,8 +132,7 @@ static kvant_status open_shard(kvant_folder *f, const char *file, kvant_safetens
     char path[PATH_ROOM];
     KVANT_TRY(join(f->path, file, path, f->err));
     KVANT_TRY(kvant_safetensors_open(path, out, f->err));
-    kvant_status st = add_shard(f, *out);
-    return st;
+    return add_shard(f, *out);
 }
 
 static bool is_plain_name(const char *file) {
@@ -141,7 +150,8 @@ static kvant_status find_shard(kvant_folder *f, json_t *files, const char *file,
         *out = f->shards[json_integer_value(known)];
         return KVANT_OK;
     }
-    if (!is_plain_name(file)) return kvant_fail(f->err, KVANT_EFORMAT, "%s: the index names a file that is not a plain name", f->path);
+    if (!is_plain_name(file))
+        return kvant_fail(f->err, KVANT_EFORMAT, "%s: the index names a file that is not a plain name", f->path);
     if (f->n_shards == SHARDS_MAX)
         return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: the index names more than %d files", f->path, SHARDS_MAX);
     KVANT_TRY(open_shard(f, file, out));
@@ -162,8 +172,8 @@ static kvant_status open_indexed(kvant_folder *f, const json_t *index, json_t *f
                               kvant_folder_show(f, name));
         KVANT_TRY(find_shard(f, files, json_string_value(file), &shard));
         if (!kvant_safetensors_find(shard, name))
-            return kvant_fail(f->err, KVANT_EFORMAT, "%s: lacks the tensor %s, which model.safetensors.index.json says is there", shard->path,
-                              kvant_folder_show(f, name));
+            return kvant_fail(f->err, KVANT_EFORMAT, "%s: lacks the tensor %s, which model.safetensors.index.json says is there",
+                              shard->path, kvant_folder_show(f, name));
     }
     return KVANT_OK;
 }
@@ -175,9 +185,13 @@ static kvant_status check_unique(kvant_folder *f) {
             const kvant_safetensors *x = f->shards[a], *y = f->shards[b];
             for (int i = 0, j = 0; i < x->n_tensors && j < y->n_tensors;) {
                 int c = strcmp(x->tensors[i].name, y->tensors[j].name);
-                if (c == 0) return kvant_fail(f->err, KVANT_EFORMAT, "%s: the tensor %s is in %s too", x->path, x->tensors[i].name, y->path);
-                if (c < 0) i++;
-                else j++;
+                if (c == 0)
+                    return kvant_fail(f->err, KVANT_EFORMAT, "%s: the tensor %s is in %s too", x->path, x->tensors[i].name,
+                                      y->path);
+                if (c < 0)
+                    i++;
+                else
+                    j++;
             }
         }
     return KVANT_OK;
@@ -194,7 +208,8 @@ static kvant_status open_shards(kvant_folder *f) {
         KVANT_TRY(make_room_for_shards(f, 1));
         st = open_shard(f, "model.safetensors", &only);
         if (st != KVANT_EIO) return st;
-        return kvant_fail(f->err, KVANT_EIO, "%s: has neither model.safetensors nor model.safetensors.index.json that could be read", f->path);
+        return kvant_fail(f->err, KVANT_EIO,
+                          "%s: has neither model.safetensors nor model.safetensors.index.json that could be read", f->path);
     }
     if (st != KVANT_OK) {
         if (f->err) *f->err = problem;
@@ -248,8 +263,10 @@ static kvant_status finish(kvant_folder *f, kvant_gguf **out) {
         f->shards[i]->borrowed = true;
     }
     st = kvant_gguf_index_tensors(g, f->err);
-    if (st == KVANT_OK) *out = g;
-    else kvant_gguf_close(g);
+    if (st == KVANT_OK)
+        *out = g;
+    else
+        kvant_gguf_close(g);
     return st;
 }
 
@@ -260,7 +277,8 @@ static void destroy(kvant_folder *f) {
     }
     kvant_free(f->shards);
     kvant_free(f->used);
-    for (int i = 0; i < f->n_owned; i++) kvant_free(f->owned[i]);
+    for (int i = 0; i < f->n_owned; i++)
+        kvant_free(f->owned[i]);
     kvant_free(f->owned);
     kvant_free(f->tensors);
     kvant_buffer_free(&f->metadata);
@@ -269,9 +287,11 @@ static void destroy(kvant_folder *f) {
 
 static void set_name(kvant_folder *f) {
     size_t end = strlen(f->path);
-    while (end > 0 && f->path[end - 1] == '/') end--;
+    while (end > 0 && f->path[end - 1] == '/')
+        end--;
     size_t begin = end;
-    while (begin > 0 && f->path[begin - 1] != '/') begin--;
+    while (begin > 0 && f->path[begin - 1] != '/')
+        begin--;
     size_t n = end - begin < sizeof f->name ? end - begin : sizeof f->name - 1;
     memcpy(f->name, f->path + begin, n);
     f->name[n] = '\0';
@@ -294,7 +314,10 @@ static kvant_status read_weights(kvant_folder *f, kvant_gguf **out) {
 static kvant_status open_folder(kvant_folder *f, kvant_gguf **out) {
     char path[PATH_ROOM];
     KVANT_TRY(join(f->path, "config.json", path, f->err));
-    KVANT_TRY(load_json(path, CONFIG_MAX, &f->config, f->err));
+    kvant_status st = load_json(path, CONFIG_MAX, &f->config, f->err);
+    if (st == KVANT_EIO)
+        return kvant_fail(f->err, st, "%s: is a folder without a config.json that can be read, so not a model", f->path);
+    KVANT_TRY(st);
     KVANT_TRY(read_config(f));
     KVANT_TRY(open_shards(f));
     return read_weights(f, out);
@@ -307,8 +330,8 @@ kvant_status kvant_folder_open(const char *path, kvant_gguf **out, kvant_error *
     return st;
 }
 
-static kvant_status parse_folder(kvant_folder *f, const char *config, size_t config_size, const uint8_t *tensors, size_t tensors_size,
-                                 kvant_gguf **out) {
+static kvant_status parse_folder(kvant_folder *f, const char *config, size_t config_size, const uint8_t *tensors,
+                                 size_t tensors_size, kvant_gguf **out) {
     kvant_safetensors *shard;
     KVANT_TRY(parse_json("config.json", config, config_size, &f->config, f->err));
     KVANT_TRY(read_config(f));
@@ -318,8 +341,8 @@ static kvant_status parse_folder(kvant_folder *f, const char *config, size_t con
     return read_weights(f, out);
 }
 
-kvant_status kvant_folder_parse(const char *name, const char *config, size_t config_size, const uint8_t *tensors, size_t tensors_size,
-                                kvant_gguf **out, kvant_error *err) {
+kvant_status kvant_folder_parse(const char *name, const char *config, size_t config_size, const uint8_t *tensors,
+                                size_t tensors_size, kvant_gguf **out, kvant_error *err) {
     kvant_folder f = {.path = name, .err = err};
     kvant_status st = parse_folder(&f, config, config_size, tensors, tensors_size, out);
     destroy(&f);

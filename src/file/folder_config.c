@@ -107,8 +107,8 @@ static const struct {
 
 static kvant_status check_whole(const kvant_folder *f, const char *key, double value) {
     if (value >= 0 && value <= (double)UINT32_MAX && value == floor(value)) return KVANT_OK;
-    return kvant_fail(f->err, KVANT_EFORMAT, "%s: config.json: %s is %g, expected a whole number from 0 to %u", f->path, key, value,
-                      UINT32_MAX);
+    return kvant_fail(f->err, KVANT_EFORMAT, "%s: config.json: %s is %g, expected a whole number from 0 to %u", f->path, key,
+                      value, UINT32_MAX);
 }
 
 static kvant_status put_numbers(kvant_folder *f) {
@@ -150,14 +150,17 @@ static kvant_status put_heads(kvant_folder *f) {
     KVANT_TRY(kvant_folder_put_u32(f, "attention.value_length", (uint32_t)head_dim));
     const json_t *parameters = json_object_get(f->config, "rope_parameters");
     const json_t *nested = json_object_get(parameters, "partial_rotary_factor");
-    if (json_is_number(nested)) part = json_number_value(nested);
-    else if (!kvant_folder_number(f, "partial_rotary_factor", &part)) part = 1;
+    if (json_is_number(nested))
+        part = json_number_value(nested);
+    else if (!kvant_folder_number(f, "partial_rotary_factor", &part))
+        part = 1;
     if (!(part >= 0 && part <= 1))
         return kvant_fail(f->err, KVANT_EFORMAT, "%s: config.json: partial_rotary_factor is %g, expected 0 to 1", f->path, part);
     KVANT_TRY(kvant_folder_put_u32(f, "rope.dimension_count", (uint32_t)(head_dim * part)));
     if (!kvant_folder_number(f, "query_pre_attn_scalar", &value)) return KVANT_OK;
     if (!(value > 0 && value < 1e9))
-        return kvant_fail(f->err, KVANT_EFORMAT, "%s: config.json: query_pre_attn_scalar is %g, expected more than 0", f->path, value);
+        return kvant_fail(f->err, KVANT_EFORMAT, "%s: config.json: query_pre_attn_scalar is %g, expected more than 0", f->path,
+                          value);
     return kvant_folder_put_f32(f, "kvant.attention.scale", (float)(1 / sqrt(value)));
 }
 
@@ -190,8 +193,10 @@ static kvant_status read_layer_types(kvant_folder *f, uint8_t **out, bool *any) 
         const char *type = json_string_value(json_array_get(list, (size_t)i));
         flags[i] = type && strcmp(type, "sliding_attention") == 0;
         if (!flags[i] && (!type || strcmp(type, "full_attention") != 0))
-            return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: config.json: layer_types: layer %d is neither full_attention nor "
-                              "sliding_attention, the kinds of layers that Kvant runs", f->path, i);
+            return kvant_fail(f->err, KVANT_EUNSUPPORTED,
+                              "%s: config.json: layer_types: layer %d is neither full_attention nor "
+                              "sliding_attention, the kinds of layers that Kvant runs",
+                              f->path, i);
         *any |= flags[i];
     }
     *out = flags;
@@ -210,7 +215,8 @@ static kvant_status put_rope_layers(kvant_folder *f) {
     uint8_t *flags = kvant_folder_own(f, (size_t)f->n_layer, 1);
     if (!flags) return kvant_folder_no_memory(f);
     for (int i = 0; i < f->n_layer; i++)
-        flags[i] = named ? json_integer_value(json_array_get(list, (size_t)i)) != 0 : interval < 1 || (i + 1) % (int64_t)interval != 0;
+        flags[i] =
+            named ? json_integer_value(json_array_get(list, (size_t)i)) != 0 : interval < 1 || (i + 1) % (int64_t)interval != 0;
     return kvant_folder_put_flags(f, "kvant.rope.layers", flags, f->n_layer);
 }
 
@@ -222,8 +228,8 @@ static kvant_status check_activation(kvant_folder *f) {
     if (!act || f->family->act == KVANT_FOLDER_ACT_ANY || strcmp(act, expected) == 0 ||
         (f->family->act == KVANT_FOLDER_ACT_SILU && strcmp(act, "swish") == 0))
         return KVANT_OK;
-    return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: config.json: hidden_act is %s; Kvant runs %s models with %s", f->path, kvant_folder_show(f, act),
-                      f->family->model_type, expected);
+    return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: config.json: hidden_act is %s; Kvant runs %s models with %s", f->path,
+                      kvant_folder_show(f, act), f->family->model_type, expected);
 }
 
 static kvant_status check_experts(const kvant_folder *f) {
@@ -231,11 +237,15 @@ static kvant_status check_experts(const kvant_folder *f) {
     const json_t *dense = json_object_get(f->config, "mlp_only_layers");
     kvant_folder_number(f, "decoder_sparse_step", &step);
     if (json_array_size(dense) > 0 || step != 1)
-        return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: config.json: some layers have experts and some do not, which Kvant does not "
-                          "support", f->path);
+        return kvant_fail(f->err, KVANT_EUNSUPPORTED,
+                          "%s: config.json: some layers have experts and some do not, which Kvant does not "
+                          "support",
+                          f->path);
     if (json_is_false(json_object_get(f->config, "norm_topk_prob")))
-        return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: config.json: norm_topk_prob is false; Kvant runs experts whose weights add up "
-                          "to 1", f->path);
+        return kvant_fail(f->err, KVANT_EUNSUPPORTED,
+                          "%s: config.json: norm_topk_prob is false; Kvant runs experts whose weights add up "
+                          "to 1",
+                          f->path);
     return KVANT_OK;
 }
 

@@ -11,11 +11,12 @@
 
 /* How a matrix or vector of a family is stored under its name. */
 typedef enum kvant_folder_form {
-    KVANT_FORM_LINEAR,      /* NAME.weight, with NAME.scales and NAME.biases where it is quantized, and NAME.bias; experts stacked or not */
-    KVANT_FORM_NORM,        /* NAME.weight, NAME.bias: vectors */
-    KVANT_FORM_BARE,        /* NAME itself, a vector */
-    KVANT_FORM_EXPERTS,     /* as LINEAR; NAME has %d, and there is one for each expert */
-    KVANT_FORM_BLOCKS,      /* NAME_blocks, NAME_scales, NAME_bias: MXFP4 experts as OpenAI stores them */
+    KVANT_FORM_LINEAR,  /* NAME.weight, with NAME.scales and NAME.biases where it is quantized, and NAME.bias; experts stacked or
+                           not */
+    KVANT_FORM_NORM,    /* NAME.weight, NAME.bias: vectors */
+    KVANT_FORM_BARE,    /* NAME itself, a vector */
+    KVANT_FORM_EXPERTS, /* as LINEAR; NAME has %d, and there is one for each expert */
+    KVANT_FORM_BLOCKS,  /* NAME_blocks, NAME_scales, NAME_bias: MXFP4 experts as OpenAI stores them */
     KVANT_FORM_BLOCKS_EVEN, /* the same, the even rows of each expert */
     KVANT_FORM_BLOCKS_ODD
 } kvant_folder_form;
@@ -36,15 +37,15 @@ typedef struct kvant_folder_default {
 
 #define KVANT_FOLDER_LISTS 4
 typedef struct kvant_folder_family {
-    const char *model_type, *architecture;       /* of config.json; of GGUF */
-    const char *windowed;                        /* the architecture where layer_types has windows; NULL: the same */
+    const char *model_type, *architecture;              /* of config.json; of GGUF */
+    const char *windowed;                               /* the architecture where layer_types has windows; NULL: the same */
     const kvant_folder_name *lists[KVANT_FOLDER_LISTS]; /* of a layer; each ends with {NULL}; NULL: no more lists */
-    const kvant_folder_default *defaults;        /* ends with {NULL}; NULL: none */
-    kvant_folder_act act;                        /* that hidden_act must name */
-    bool norm_plus_one;                          /* norms multiply by 1 + weight, which GGUF's converters fold */
-    bool interleaved;                            /* RoPE turns pairs (2i, 2i + 1) */
-    bool rope_freqs;                             /* frequencies of Llama 3 */
-    bool long_rope;                              /* LongRoPE */
+    const kvant_folder_default *defaults;               /* ends with {NULL}; NULL: none */
+    kvant_folder_act act;                               /* that hidden_act must name */
+    bool norm_plus_one;                                 /* norms multiply by 1 + weight, which GGUF's converters fold */
+    bool interleaved;                                   /* RoPE turns pairs (2i, 2i + 1) */
+    bool rope_freqs;                                    /* frequencies of Llama 3 */
+    bool long_rope;                                     /* LongRoPE */
 } kvant_folder_family;
 
 /* NULL: not in the table. */
@@ -60,8 +61,8 @@ typedef struct kvant_folder {
     const kvant_folder_family *family;
     kvant_safetensors **shards; /* [n_shards] */
     int n_shards;
-    uint8_t **used;           /* [n_shards][n_tensors]: mapped to a name */
-    kvant_buffer metadata;    /* entries as a GGUF file has them */
+    uint8_t **used;        /* [n_shards][n_tensors]: mapped to a name */
+    kvant_buffer metadata; /* entries as a GGUF file has them */
     int n_metadata;
     int n_layer;
     char shown[64];

@@ -25,7 +25,8 @@ static double number_or(const json_t *object, const char *key, double fallback) 
 
 static kvant_status check_range(const kvant_folder *f, const char *key, double value, double low, double high) {
     if (value >= low && value <= high) return KVANT_OK;
-    return kvant_fail(f->err, KVANT_EFORMAT, "%s: config.json: %s of RoPE is %g, expected %g to %g", f->path, key, value, low, high);
+    return kvant_fail(f->err, KVANT_EFORMAT, "%s: config.json: %s of RoPE is %g, expected %g to %g", f->path, key, value, low,
+                      high);
 }
 
 static kvant_status put_base(kvant_folder *f, const json_t *scaling, const json_t *local) {
@@ -76,7 +77,8 @@ static kvant_status put_yarn(kvant_folder *f, const json_t *scaling) {
     KVANT_TRY(kvant_folder_put_f32(f, "rope.scaling.yarn_beta_fast", (float)fast));
     KVANT_TRY(kvant_folder_put_f32(f, "rope.scaling.yarn_beta_slow", (float)slow));
     double usual = yarn_magnitude(factor, 1);
-    double magnitude = yarn_magnitude(factor, number_or(scaling, "mscale", 1)) / yarn_magnitude(factor, number_or(scaling, "mscale_all_dim", 0));
+    double magnitude =
+        yarn_magnitude(factor, number_or(scaling, "mscale", 1)) / yarn_magnitude(factor, number_or(scaling, "mscale_all_dim", 0));
     magnitude = number_or(scaling, "attention_factor", magnitude);
     KVANT_TRY(check_range(f, "the magnitude", magnitude, 1e-3, 1e3));
     return kvant_folder_put_f32(f, "rope.scaling.attn_factor", (float)(magnitude / usual));
@@ -99,7 +101,8 @@ static kvant_status put_llama3(kvant_folder *f, const json_t *scaling, double ba
     int n;
     KVANT_TRY(count_pairs(f, &n));
     double factor = number_or(scaling, "factor", -1), low = number_or(scaling, "low_freq_factor", 1);
-    double high = number_or(scaling, "high_freq_factor", 4), context = number_or(scaling, "original_max_position_embeddings", 8192);
+    double high = number_or(scaling, "high_freq_factor", 4),
+           context = number_or(scaling, "original_max_position_embeddings", 8192);
     KVANT_TRY(check_range(f, "the scaling factor", factor, 1e-3, 1e6));
     KVANT_TRY(check_range(f, "low_freq_factor", low, 1e-6, 1e6));
     KVANT_TRY(check_range(f, "high_freq_factor", high, low * 1.0001, 1e7));
@@ -109,8 +112,10 @@ static kvant_status put_llama3(kvant_folder *f, const json_t *scaling, double ba
     for (int i = 0; i < n; i++) {
         double wave = 2 * 3.14159265358979323846 * pow(base, (double)i / n), divisor = 1;
         double smooth = (context / wave - low) / (high - low);
-        if (wave > context / low) divisor = factor;
-        else if (wave > context / high) divisor = 1 / ((1 - smooth) / factor + smooth);
+        if (wave > context / low)
+            divisor = factor;
+        else if (wave > context / high)
+            divisor = 1 / ((1 - smooth) / factor + smooth);
         x[i] = (float)divisor;
     }
     return kvant_folder_add_floats(f, "rope_freqs.weight", x, n);
@@ -157,8 +162,9 @@ static kvant_status put_scaling(kvant_folder *f, const json_t *scaling) {
         return put_llama3(f, scaling, number_or(scaling, "rope_theta", base));
     }
     if ((strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0) && f->family->long_rope) return put_long_rope(f, scaling);
-    return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: config.json: RoPE is scaled by %s, which Kvant does not support for %s models",
-                      f->path, kvant_folder_show(f, type), f->family->model_type);
+    return kvant_fail(f->err, KVANT_EUNSUPPORTED,
+                      "%s: config.json: RoPE is scaled by %s, which Kvant does not support for %s models", f->path,
+                      kvant_folder_show(f, type), f->family->model_type);
 }
 
 kvant_status kvant_folder_read_rope(kvant_folder *f) {

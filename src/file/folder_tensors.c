@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* folder_tensors.c: tensors of the shards -> tensors under GGUF's names.
  *
- * A family's name map says what to look for in each layer; what is there becomes a tensor that points into the shards, what is not is
- * the decoder's business. Last, a tensor that no name asked for is an error: it would have changed the answers. */
+ * A family's name map says what to look for in each layer; what is there becomes a tensor that points into the shards, what is
+ * not is the decoder's business. Last, a tensor that no name asked for is an error: it would have changed the answers. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,7 +36,8 @@ static const kvant_safetensor *find_suffix(kvant_folder *f, const char *name, co
 }
 
 /* A new tensor named TO.SUFFIX (or TO where suffix is NULL); its parts are owned. */
-static kvant_status add(kvant_folder *f, const char *to, const char *suffix, int n_parts, kvant_gguf_tensor **out, kvant_gguf_part **parts) {
+static kvant_status add(kvant_folder *f, const char *to, const char *suffix, int n_parts, kvant_gguf_tensor **out,
+                        kvant_gguf_part **parts) {
     if (f->n_tensors == f->room) {
         int room = f->room ? 2 * f->room : 256;
         kvant_gguf_tensor *grown = kvant_realloc(f->tensors, (size_t)room, sizeof *grown);
@@ -69,12 +70,17 @@ kvant_status kvant_folder_add_floats(kvant_folder *f, const char *name, const fl
 }
 
 static kvant_status read_float_type(kvant_folder *f, const kvant_safetensor *t, uint32_t *type) {
-    if (t->type == KVANT_ST_F32) *type = GGML_F32;
-    else if (t->type == KVANT_ST_F16) *type = GGML_F16;
-    else if (t->type == KVANT_ST_BF16) *type = GGML_BF16;
+    if (t->type == KVANT_ST_F32)
+        *type = GGML_F32;
+    else if (t->type == KVANT_ST_F16)
+        *type = GGML_F16;
+    else if (t->type == KVANT_ST_BF16)
+        *type = GGML_BF16;
     else
-        return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: %s is stored as %s; Kvant reads F32, F16, BF16 and what MLX quantizes (with "
-                          "scales beside it)", f->path, t->name, kvant_safetensors_type_name(t->type));
+        return kvant_fail(f->err, KVANT_EUNSUPPORTED,
+                          "%s: %s is stored as %s; Kvant reads F32, F16, BF16 and what MLX quantizes (with "
+                          "scales beside it)",
+                          f->path, t->name, kvant_safetensors_type_name(t->type));
     return KVANT_OK;
 }
 
@@ -87,15 +93,16 @@ typedef struct quantization {
 
 static kvant_status read_quantization_of(kvant_folder *f, const json_t *object, quantization *q) {
     const json_t *bits = json_object_get(object, "bits"), *group = json_object_get(object, "group_size");
-    const char *mode = json_string_value(json_object_get(object, "mode")), *method = json_string_value(json_object_get(object, "quant_method"));
+    const char *mode = json_string_value(json_object_get(object, "mode")),
+               *method = json_string_value(json_object_get(object, "quant_method"));
     if (json_is_number(bits)) q->bits = json_number_value(bits);
     if (json_is_number(group)) q->group = json_number_value(group);
     if (!mode) mode = method && strcmp(method, "mxfp4") == 0 ? "mxfp4" : "affine";
     q->mxfp4 = strcmp(mode, "mxfp4") == 0;
     q->given = true;
     if (q->mxfp4 || strcmp(mode, "affine") == 0) return KVANT_OK;
-    return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: config.json: the quantization mode %s; Kvant reads affine and mxfp4", f->path,
-                      kvant_folder_show(f, mode));
+    return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: config.json: the quantization mode %s; Kvant reads affine and mxfp4",
+                      f->path, kvant_folder_show(f, mode));
 }
 
 /* What config.json says of the matrix `name`: for all, and of its own. */
@@ -112,9 +119,11 @@ static kvant_status read_quantization(kvant_folder *f, const char *name, quantiz
 
 static kvant_status check_scale_shape(kvant_folder *f, const kvant_safetensor *w, const kvant_safetensor *s) {
     bool same = w->n_dims == s->n_dims && w->n_dims >= 1;
-    for (int i = 0; same && i + 1 < w->n_dims; i++) same = w->dims[i] == s->dims[i];
+    for (int i = 0; same && i + 1 < w->n_dims; i++)
+        same = w->dims[i] == s->dims[i];
     return same ? KVANT_OK
-                : kvant_fail(f->err, KVANT_EFORMAT, "%s: %s has another shape than %s but for the last dimension", f->path, s->name, w->name);
+                : kvant_fail(f->err, KVANT_EFORMAT, "%s: %s has another shape than %s but for the last dimension", f->path,
+                             s->name, w->name);
 }
 
 /* The type and the columns of the matrix w with these scales (and biases). */
@@ -127,16 +136,18 @@ static kvant_status read_mlx_type(kvant_folder *f, const char *name, const kvant
     int bits = q.bits == 2 || q.bits == 3 || q.bits == 4 || q.bits == 5 || q.bits == 6 || q.bits == 8 ? (int)q.bits : 0;
     int group = q.group == 32 || q.group == 64 || q.group == 128 ? (int)q.group : 0;
     if (!bits || !group || (q.mxfp4 && (bits != 4 || group != 32)))
-        return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: %s has %g bits in groups of %g%s; Kvant reads 2, 3, 4, 5, 6 and 8 bits in groups "
-                          "of 32, 64 and 128, and MXFP4 of 4 bits in groups of 32", f->path, w->name, q.bits, q.group,
-                          q.mxfp4 ? " (mxfp4)" : "");
+        return kvant_fail(f->err, KVANT_EUNSUPPORTED,
+                          "%s: %s has %g bits in groups of %g%s; Kvant reads 2, 3, 4, 5, 6 and 8 bits in groups "
+                          "of 32, 64 and 128, and MXFP4 of 4 bits in groups of 32",
+                          f->path, w->name, q.bits, q.group, q.mxfp4 ? " (mxfp4)" : "");
     KVANT_TRY(check_scale_shape(f, w, scales));
     kvant_mlx_scale kind = KVANT_MLX_E8M0;
     if (!q.mxfp4) {
         uint32_t scale_type;
         KVANT_TRY(read_float_type(f, scales, &scale_type));
         if (!biases || biases->type != scales->type)
-            return kvant_fail(f->err, KVANT_EFORMAT, "%s: %s has no biases of the type of its scales beside it", f->path, w->name);
+            return kvant_fail(f->err, KVANT_EFORMAT, "%s: %s has no biases of the type of its scales beside it", f->path,
+                              w->name);
         KVANT_TRY(check_scale_shape(f, scales, biases));
         if (biases->bytes != scales->bytes)
             return kvant_fail(f->err, KVANT_EFORMAT, "%s: %s and %s differ in size", f->path, scales->name, biases->name);
@@ -147,8 +158,10 @@ static kvant_status read_mlx_type(kvant_folder *f, const char *name, const kvant
     }
     int64_t words = w->dims[w->n_dims - 1], groups = scales->dims[scales->n_dims - 1];
     if (groups > INT32_MAX || words != groups * group * bits / 32)
-        return kvant_fail(f->err, KVANT_EFORMAT, "%s: a row of %s has %" PRId64 " words for %" PRId64 " groups, but %d bits in groups of %d "
-                          "need %" PRId64, f->path, w->name, words, groups, bits, group, groups > INT32_MAX ? 0 : groups * group * bits / 32);
+        return kvant_fail(f->err, KVANT_EFORMAT,
+                          "%s: a row of %s has %" PRId64 " words for %" PRId64 " groups, but %d bits in groups of %d "
+                          "need %" PRId64,
+                          f->path, w->name, words, groups, bits, group, groups > INT32_MAX ? 0 : groups * group * bits / 32);
     *type = KVANT_MLX_TYPE(bits, group, kind);
     *cols = groups * group;
     return KVANT_OK;
@@ -161,17 +174,20 @@ static kvant_status set_dims(kvant_folder *f, const kvant_safetensor *w, int64_t
     if (w->n_dims < 1 || w->n_dims > 3)
         return kvant_fail(f->err, KVANT_EFORMAT, "%s: %s has %d dimensions, expected 1 to 3", f->path, w->name, w->n_dims);
     t->n_dims = w->n_dims;
-    for (int i = 0; i < KVANT_GGUF_MAX_DIMS; i++) t->dims[i] = i < w->n_dims ? w->dims[w->n_dims - 1 - i] : 1;
+    for (int i = 0; i < KVANT_GGUF_MAX_DIMS; i++)
+        t->dims[i] = i < w->n_dims ? w->dims[w->n_dims - 1 - i] : 1;
     t->dims[0] = cols;
     return KVANT_OK;
 }
 
-static void set_part(kvant_gguf_part *part, const kvant_safetensor *w, const kvant_safetensor *scales, const kvant_safetensor *biases) {
+static void set_part(kvant_gguf_part *part, const kvant_safetensor *w, const kvant_safetensor *scales,
+                     const kvant_safetensor *biases) {
     *part = (kvant_gguf_part){w->data, scales ? scales->data : NULL, biases ? biases->data : NULL};
 }
 
 /* Tightly packed parts like w (and its scales), which is one of them. */
-static void set_strides(kvant_gguf_tensor *t, const kvant_safetensor *w, const kvant_safetensor *scales, const kvant_safetensor *biases) {
+static void set_strides(kvant_gguf_tensor *t, const kvant_safetensor *w, const kvant_safetensor *scales,
+                        const kvant_safetensor *biases) {
     t->data = t->parts[0].data;
     t->part_rows = t->dims[1] * t->dims[2];
     t->part_bytes = w->bytes;
@@ -192,8 +208,10 @@ static kvant_status add_linear(kvant_folder *f, const char *from, const char *to
         const kvant_safetensor *biases = scales ? find_suffix(f, from, ".biases") : NULL;
         uint32_t type = 0;
         int64_t cols = w->dims[w->n_dims > 0 ? w->n_dims - 1 : 0];
-        if (scales) KVANT_TRY(read_mlx_type(f, from, w, scales, biases, &type, &cols));
-        else KVANT_TRY(read_float_type(f, w, &type));
+        if (scales)
+            KVANT_TRY(read_mlx_type(f, from, w, scales, biases, &type, &cols));
+        else
+            KVANT_TRY(read_float_type(f, w, &type));
         KVANT_TRY(add(f, to, "weight", 1, &t, &part));
         t->type = type;
         set_part(part, w, scales, biases);
@@ -216,7 +234,8 @@ static float read_float(const kvant_safetensor *t, size_t i) {
 }
 
 /* Every step-th element from `first` on, plus `plus`, as floats of our own. */
-static kvant_status copy_floats(kvant_folder *f, const kvant_safetensor *t, size_t first, size_t step, float plus, float **out, int64_t *n) {
+static kvant_status copy_floats(kvant_folder *f, const kvant_safetensor *t, size_t first, size_t step, float plus, float **out,
+                                int64_t *n) {
     uint32_t type;
     KVANT_TRY(read_float_type(f, t, &type));
     size_t total = t->bytes / (t->type == KVANT_ST_F32 ? 4 : 2);
@@ -225,7 +244,8 @@ static kvant_status copy_floats(kvant_folder *f, const kvant_safetensor *t, size
     *n = (int64_t)((total - first + step - 1) / step);
     *out = kvant_folder_own(f, (size_t)*n, sizeof **out);
     if (!*out) return kvant_folder_no_memory(f);
-    for (int64_t i = 0; i < *n; i++) (*out)[i] = read_float(t, first + (size_t)i * step) + plus;
+    for (int64_t i = 0; i < *n; i++)
+        (*out)[i] = read_float(t, first + (size_t)i * step) + plus;
     return KVANT_OK;
 }
 
@@ -276,8 +296,10 @@ static kvant_status add_experts(kvant_folder *f, const char *from, const char *t
         int64_t cols = w->dims[w->n_dims > 0 ? w->n_dims - 1 : 0];
         if (w->type == KVANT_ST_U32) scales = find_suffix(f, name, ".scales");
         if (scales) biases = find_suffix(f, name, ".biases");
-        if (scales) KVANT_TRY(read_mlx_type(f, name, w, scales, biases, &type, &cols));
-        else KVANT_TRY(read_float_type(f, w, &type));
+        if (scales)
+            KVANT_TRY(read_mlx_type(f, name, w, scales, biases, &type, &cols));
+        else
+            KVANT_TRY(read_float_type(f, w, &type));
         set_part(&parts[e], w, scales, biases);
         if (e == 0) {
             first = w;
@@ -287,7 +309,8 @@ static kvant_status add_experts(kvant_folder *f, const char *from, const char *t
             KVANT_TRY(set_dims(f, w, cols, t));
         }
         if (w->n_dims != 2 || type != t->type || cols != t->dims[0] || w->dims[0] != first->dims[0])
-            return kvant_fail(f->err, KVANT_EFORMAT, "%s: %s is not a matrix of the shape and type of %s", f->path, w->name, first->name);
+            return kvant_fail(f->err, KVANT_EFORMAT, "%s: %s is not a matrix of the shape and type of %s", f->path, w->name,
+                              first->name);
     }
     set_strides(t, first, first_scales, first_biases);
     t->n_dims = 3;
@@ -297,13 +320,14 @@ static kvant_status add_experts(kvant_folder *f, const char *from, const char *t
 
 /* OpenAI's MXFP4: blocks [experts][rows][blocks a row][16 bytes]; step 2: every second row, from `first` on. */
 static kvant_status add_blocks(kvant_folder *f, const char *from, const char *to, size_t first, size_t step) {
-    const kvant_safetensor *w = find_suffix(f, from, "_blocks"), *scales = find_suffix(f, from, "_scales"), *bias = find_suffix(f, from, "_bias");
+    const kvant_safetensor *w = find_suffix(f, from, "_blocks"), *scales = find_suffix(f, from, "_scales"),
+                           *bias = find_suffix(f, from, "_bias");
     if (!w && !bias) return KVANT_OK;
     if (!w || !scales || w->type != KVANT_ST_U8 || scales->type != KVANT_ST_U8 || w->n_dims != 4 || w->dims[3] != 16 ||
         scales->n_dims != 3 || w->dims[0] != scales->dims[0] || w->dims[1] != scales->dims[1] || w->dims[2] != scales->dims[2] ||
         w->dims[1] % (int64_t)step != 0 || w->dims[0] > EXPERTS_MAX || w->dims[2] > INT32_MAX)
-        return kvant_fail(f->err, KVANT_EFORMAT, "%s: %s_blocks and %s_scales are not MXFP4 blocks of 16 bytes with a scale each", f->path,
-                          from, from);
+        return kvant_fail(f->err, KVANT_EFORMAT, "%s: %s_blocks and %s_scales are not MXFP4 blocks of 16 bytes with a scale each",
+                          f->path, from, from);
     kvant_gguf_tensor *t;
     kvant_gguf_part *parts;
     int n = (int)w->dims[0];
@@ -342,13 +366,20 @@ static kvant_status add_blocks(kvant_folder *f, const char *from, const char *to
 
 static kvant_status add_form(kvant_folder *f, kvant_folder_form form, const char *from, const char *to) {
     switch (form) {
-    case KVANT_FORM_LINEAR: return add_linear(f, from, to);
-    case KVANT_FORM_NORM: return add_norm(f, from, to);
-    case KVANT_FORM_BARE: return add_bare(f, from, to);
-    case KVANT_FORM_EXPERTS: return add_experts(f, from, to);
-    case KVANT_FORM_BLOCKS: return add_blocks(f, from, to, 0, 1);
-    case KVANT_FORM_BLOCKS_EVEN: return add_blocks(f, from, to, 0, 2);
-    case KVANT_FORM_BLOCKS_ODD: return add_blocks(f, from, to, 1, 2);
+    case KVANT_FORM_LINEAR:
+        return add_linear(f, from, to);
+    case KVANT_FORM_NORM:
+        return add_norm(f, from, to);
+    case KVANT_FORM_BARE:
+        return add_bare(f, from, to);
+    case KVANT_FORM_EXPERTS:
+        return add_experts(f, from, to);
+    case KVANT_FORM_BLOCKS:
+        return add_blocks(f, from, to, 0, 1);
+    case KVANT_FORM_BLOCKS_EVEN:
+        return add_blocks(f, from, to, 0, 2);
+    case KVANT_FORM_BLOCKS_ODD:
+        return add_blocks(f, from, to, 1, 2);
     }
     return KVANT_OK;
 }
@@ -379,8 +410,8 @@ static kvant_status check_all_used(kvant_folder *f) {
         for (int i = 0; i < f->shards[s]->n_tensors; i++) {
             const char *name = f->shards[s]->tensors[i].name;
             if (f->used[s][i] || is_ignored(f, name)) continue;
-            return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: the tensor %s has no place in a %s model as Kvant runs it", f->path, name,
-                              f->family->model_type);
+            return kvant_fail(f->err, KVANT_EUNSUPPORTED, "%s: the tensor %s has no place in a %s model as Kvant runs it",
+                              f->path, name, f->family->model_type);
         }
     return KVANT_OK;
 }
@@ -391,8 +422,9 @@ kvant_status kvant_folder_read_tensors(kvant_folder *f) {
         KVANT_TRY(add_form(f, n->form, n->from, n->to));
     }
     if (json_is_false(json_object_get(f->config, "tie_word_embeddings")) && !find(f, "lm_head.weight"))
-        return kvant_fail(f->err, KVANT_EFORMAT, "%s: lm_head.weight is missing, and config.json says that the embedding is not used for it",
-                          f->path);
-    for (int i = 0; i < f->n_layer; i++) KVANT_TRY(add_layer(f, i));
+        return kvant_fail(f->err, KVANT_EFORMAT,
+                          "%s: lm_head.weight is missing, and config.json says that the embedding is not used for it", f->path);
+    for (int i = 0; i < f->n_layer; i++)
+        KVANT_TRY(add_layer(f, i));
     return check_all_used(f);
 }

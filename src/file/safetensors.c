@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* safetensors.c: opens a safetensors file and checks all of it but the numbers themselves.
  *
- * The header is read by a JSON parser that refuses repeated names; each entry is then checked on its own, and last, in the order of
- * their offsets, that no two share bytes. */
+ * The header is read by a JSON parser that refuses repeated names; each entry is then checked on its own, and last, in the order
+ * of their offsets, that no two share bytes. */
 #include "file/safetensors.h"
 
 #include <inttypes.h>
@@ -51,9 +51,10 @@ static kvant_status read_type(const reader *r, const json_t *entry, kvant_safete
             return KVANT_OK;
         }
     bool plain = strlen(dtype) <= 16;
-    for (const char *p = dtype; *p; p++) plain = plain && *p > 0x20 && *p < 0x7F;
-    return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: tensor %s has the dtype %s, which Kvant does not know", r->f->path, t->name,
-                      plain ? dtype : "(not printable)");
+    for (const char *p = dtype; *p; p++)
+        plain = plain && *p > 0x20 && *p < 0x7F;
+    return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: tensor %s has the dtype %s, which Kvant does not know", r->f->path,
+                      t->name, plain ? dtype : "(not printable)");
 }
 
 static kvant_status read_shape(const reader *r, const json_t *entry, kvant_safetensor *t) {
@@ -61,16 +62,17 @@ static kvant_status read_shape(const reader *r, const json_t *entry, kvant_safet
     if (!json_is_array(shape)) return kvant_fail(r->err, KVANT_EFORMAT, "%s: tensor %s has no shape", r->f->path, t->name);
     size_t n = json_array_size(shape), bytes = (size_t)types[t->type].bytes;
     if (n > KVANT_SAFETENSORS_MAX_DIMS)
-        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: tensor %s has %zu dimensions, expected at most %d", r->f->path, t->name, n,
-                          KVANT_SAFETENSORS_MAX_DIMS);
+        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: tensor %s has %zu dimensions, expected at most %d", r->f->path,
+                          t->name, n, KVANT_SAFETENSORS_MAX_DIMS);
     t->n_dims = (int)n;
-    for (size_t i = 0; i < KVANT_SAFETENSORS_MAX_DIMS; i++) t->dims[i] = 1;
+    for (size_t i = 0; i < KVANT_SAFETENSORS_MAX_DIMS; i++)
+        t->dims[i] = 1;
     for (size_t i = 0; i < n; i++) {
         const json_t *dim = json_array_get(shape, i);
         json_int_t d = json_integer_value(dim);
         if (!json_is_integer(dim) || d < 1)
-            return kvant_fail(r->err, KVANT_EFORMAT, "%s: dimension %zu of tensor %s is not a whole number from 1 on", r->f->path, i,
-                              t->name);
+            return kvant_fail(r->err, KVANT_EFORMAT, "%s: dimension %zu of tensor %s is not a whole number from 1 on", r->f->path,
+                              i, t->name);
         if ((uint64_t)d > SIZE_MAX / bytes)
             return kvant_fail(r->err, KVANT_EFORMAT, "%s: the shape of tensor %s needs more bytes than there can be", r->f->path,
                               t->name);
@@ -86,12 +88,14 @@ static kvant_status read_place(const reader *r, const json_t *entry, kvant_safet
     const json_t *first = json_array_get(offsets, 0), *second = json_array_get(offsets, 1);
     json_int_t begin = json_integer_value(first), end = json_integer_value(second);
     if (json_array_size(offsets) != 2 || !json_is_integer(first) || !json_is_integer(second) || begin < 0 || end < begin)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: the data_offsets of tensor %s are not two whole numbers, the second one not less",
-                          r->f->path, t->name);
+        return kvant_fail(r->err, KVANT_EFORMAT,
+                          "%s: the data_offsets of tensor %s are not two whole numbers, the second one not less", r->f->path,
+                          t->name);
     uint64_t room = r->f->map.size - r->data_begin;
     if ((uint64_t)end > room)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: tensor %s ends at byte %" PRId64 " of the data, but there are %" PRIu64
-                          " (truncated download?)", r->f->path, t->name, (int64_t)end, room);
+        return kvant_fail(r->err, KVANT_EFORMAT,
+                          "%s: tensor %s ends at byte %" PRId64 " of the data, but there are %" PRIu64 " (truncated download?)",
+                          r->f->path, t->name, (int64_t)end, room);
     if ((uint64_t)(end - begin) != t->bytes)
         return kvant_fail(r->err, KVANT_EFORMAT, "%s: tensor %s has %" PRId64 " bytes, but its shape in %s needs %zu", r->f->path,
                           t->name, (int64_t)(end - begin), types[t->type].name, t->bytes);
@@ -100,7 +104,8 @@ static kvant_status read_place(const reader *r, const json_t *entry, kvant_safet
 }
 
 static kvant_status read_entry(const reader *r, const json_t *entry, kvant_safetensor *t) {
-    if (!json_is_object(entry)) return kvant_fail(r->err, KVANT_EFORMAT, "%s: the entry of tensor %s is not an object", r->f->path, t->name);
+    if (!json_is_object(entry))
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: the entry of tensor %s is not an object", r->f->path, t->name);
     KVANT_TRY(read_type(r, entry, t));
     KVANT_TRY(read_shape(r, entry, t));
     return read_place(r, entry, t);
@@ -120,12 +125,14 @@ static kvant_status check_overlaps(const reader *r) {
     size_t n = (size_t)r->f->n_tensors;
     const kvant_safetensor **order = kvant_alloc(n + 1, sizeof *order);
     if (!order) return kvant_fail(r->err, KVANT_ENOMEM, "%s: no memory for the places of %zu tensors", r->f->path, n);
-    for (size_t i = 0; i < n; i++) order[i] = &r->f->tensors[i];
+    for (size_t i = 0; i < n; i++)
+        order[i] = &r->f->tensors[i];
     qsort(order, n, sizeof *order, compare_places);
     kvant_status st = KVANT_OK;
     for (size_t i = 1; i < n && st == KVANT_OK; i++)
         if (order[i - 1]->data + order[i - 1]->bytes > order[i]->data)
-            st = kvant_fail(r->err, KVANT_EFORMAT, "%s: the tensors %s and %s share bytes", r->f->path, order[i - 1]->name, order[i]->name);
+            st = kvant_fail(r->err, KVANT_EFORMAT, "%s: the tensors %s and %s share bytes", r->f->path, order[i - 1]->name,
+                            order[i]->name);
     kvant_free(order);
     return st;
 }
@@ -160,11 +167,12 @@ static kvant_status read_file(reader *r) {
         return kvant_fail(r->err, KVANT_EFORMAT, "%s: has %zu bytes, too few for a safetensors file", f->path, f->map.size);
     uint64_t size = kvant_read_u64(f->map.data);
     if (size > KVANT_SAFETENSORS_MAX_HEADER)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: claims a header of %" PRIu64 " bytes, expected at most %zu: not a safetensors file",
-                          f->path, size, KVANT_SAFETENSORS_MAX_HEADER);
+        return kvant_fail(r->err, KVANT_EFORMAT,
+                          "%s: claims a header of %" PRIu64 " bytes, expected at most %zu: not a safetensors file", f->path, size,
+                          KVANT_SAFETENSORS_MAX_HEADER);
     if (size > f->map.size - 8)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: claims a header of %" PRIu64 " bytes, but has %zu (truncated download?)", f->path,
-                          size, f->map.size);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: claims a header of %" PRIu64 " bytes, but has %zu (truncated download?)",
+                          f->path, size, f->map.size);
     r->data_begin = 8 + (size_t)size;
     json_error_t problem;
     json_t *header = json_loadb((const char *)f->map.data + 8, (size_t)size, JSON_REJECT_DUPLICATES, &problem);
@@ -204,7 +212,8 @@ kvant_status kvant_safetensors_open(const char *path, kvant_safetensors **out, k
     return parse(path, map, false, out, err);
 }
 
-kvant_status kvant_safetensors_parse(const char *name, const uint8_t *data, size_t size, kvant_safetensors **out, kvant_error *err) {
+kvant_status kvant_safetensors_parse(const char *name, const uint8_t *data, size_t size, kvant_safetensors **out,
+                                     kvant_error *err) {
     return parse(name, (kvant_map){data, size}, true, out, err);
 }
 

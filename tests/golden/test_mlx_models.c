@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* test_mlx_models.c: model folders give the logits that mlx-lm gave for them.
  *
- * Every folder of KVANT_DATA/mlx/text is opened, whatever its name, and every configuration of its golden.json is run as mlx-lm ran
- * it: chunks of the prompt, the last token apart, then the golden tokens one by one. The rows of golden.safetensors are compared by
- * the length of the difference relative to the length of the row. "f32.*" are float32 throughout, so they bind tightly; the others
- * are of half precision and bind loosely. Skipped where the data are absent. */
+ * Every folder of KVANT_DATA/mlx/text is opened, whatever its name, and every configuration of its golden.json is run as mlx-lm
+ * ran it: chunks of the prompt, the last token apart, then the golden tokens one by one. The rows of golden.safetensors are
+ * compared by the length of the difference relative to the length of the row. "f32.*" are float32 throughout, so they bind
+ * tightly; the others are of half precision and bind loosely. Skipped where the data are absent. */
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -41,7 +41,7 @@ typedef struct golden {
 } golden;
 
 typedef struct outcome {
-    double worst;      /* relative, of all rows */
+    double worst; /* relative, of all rows */
     int wrong_ids, n_ids;
 } outcome;
 
@@ -52,9 +52,13 @@ static int int_of(const json_t *args, const char *key, int fallback) {
 
 static config config_of(const char *name, const json_t *entry, int step) {
     const json_t *args = json_object_get(entry, "args");
-    return (config){.name = name, .bits = int_of(args, "kv_bits", 0), .group = int_of(args, "kv_group_size", 64),
-                    .start = int_of(args, "quantized_kv_start", 0), .window = int_of(args, "max_kv_size", 0),
-                    .step = int_of(args, "prefill_step_size", step), .f32 = strncmp(name, "f32.", 4) == 0};
+    return (config){.name = name,
+                    .bits = int_of(args, "kv_bits", 0),
+                    .group = int_of(args, "kv_group_size", 64),
+                    .start = int_of(args, "quantized_kv_start", 0),
+                    .window = int_of(args, "max_kv_size", 0),
+                    .step = int_of(args, "prefill_step_size", step),
+                    .f32 = strncmp(name, "f32.", 4) == 0};
 }
 
 static const kvant_safetensor *array_of(const golden *g, const char *config_name, const char *what) {
@@ -107,7 +111,8 @@ static void follow(kvant_session *s, const golden *g, const config *c, outcome *
     int step = c->step < g->n_prompt ? c->step : g->n_prompt;
     int32_t *ids = malloc((size_t)g->n_prompt * sizeof *ids);
     float *rows = malloc((size_t)step * (size_t)g->n_vocab * sizeof *rows);
-    for (int i = 0; i < g->n_prompt; i++) ids[i] = id_at(g->prompt, i);
+    for (int i = 0; i < g->n_prompt; i++)
+        ids[i] = id_at(g->prompt, i);
     for (int done = 0; done < g->n_prompt;) {
         int left = g->n_prompt - done, n = left > 1 ? (left - 1 < step ? left - 1 : step) : 1;
         if (kvant_session_step(s, ids + done, n, rows, &err) != KVANT_OK) fail_msg("%s", err.message);
