@@ -85,16 +85,18 @@ static const char *const other_kits[] = {
 
 /* Here a kit that reads images is let in. */
 static kvant_status check_kit(kvant_folder *f) {
+    bool other;
+    KVANT_TRY(kvant_folder_enter_vision(f, &other));
+    if (f->whole) return KVANT_OK;
     const char *type = json_string_value(json_object_get(f->config, "model_type"));
     if (!type) return kvant_fail(f->err, KVANT_EFORMAT, "%s: config.json has no model_type", f->path);
-    bool other =
-        json_is_object(json_object_get(f->config, "vision_config")) || json_is_object(json_object_get(f->config, "audio_config"));
+    other |= json_is_object(json_object_get(f->config, "audio_config"));
     for (size_t i = 0; i < sizeof other_kits / sizeof *other_kits; i++)
         other |= strcmp(type, other_kits[i]) == 0;
     if (other)
         return kvant_fail(f->err, KVANT_EUNSUPPORTED,
-                          "%s: the model type %s is a model that reads images or sound; Kvant runs text models "
-                          "of the types %s",
+                          "%s: the model type %s is a model that reads images or sound as Kvant does not; it runs "
+                          "pixtral, and text models of the types %s",
                           f->path, kvant_folder_show(f, type), kvant_folder_model_types());
     f->family = kvant_folder_find_family(type);
     if (f->family) return KVANT_OK;
@@ -283,6 +285,8 @@ static void destroy(kvant_folder *f) {
     kvant_free(f->tensors);
     kvant_buffer_free(&f->metadata);
     json_decref(f->config);
+    json_decref(f->whole);
+    json_decref(f->processor);
 }
 
 static void set_name(kvant_folder *f) {
@@ -311,6 +315,18 @@ static kvant_status read_weights(kvant_folder *f, kvant_gguf **out) {
     return finish(f, out);
 }
 
+/* How pictures are prepared, where the folder says so. */
+static kvant_status read_processor(kvant_folder *f) {
+    char path[PATH_ROOM];
+    kvant_error problem = {0};
+    if (!json_is_object(json_object_get(f->config, "vision_config"))) return KVANT_OK;
+    KVANT_TRY(join(f->path, "preprocessor_config.json", path, f->err));
+    kvant_status st = load_json(path, CONFIG_MAX, &f->processor, &problem);
+    if (st == KVANT_OK || st == KVANT_EIO) return KVANT_OK;
+    if (f->err) *f->err = problem;
+    return st;
+}
+
 static kvant_status open_folder(kvant_folder *f, kvant_gguf **out) {
     char path[PATH_ROOM];
     KVANT_TRY(join(f->path, "config.json", path, f->err));
@@ -318,6 +334,7 @@ static kvant_status open_folder(kvant_folder *f, kvant_gguf **out) {
     if (st == KVANT_EIO)
         return kvant_fail(f->err, st, "%s: is a folder without a config.json that can be read, so not a model", f->path);
     KVANT_TRY(st);
+    KVANT_TRY(read_processor(f));
     KVANT_TRY(read_config(f));
     KVANT_TRY(open_shards(f));
     return read_weights(f, out);

@@ -32,7 +32,7 @@ static kvant_status put_word(kvant_folder *f, uint32_t value) {
 /* The architecture's name and the suffix, or the suffix alone where it names its own group. */
 static kvant_status put_key(kvant_folder *f, const char *suffix, kvant_gguf_type type) {
     char key[128];
-    bool whole = strncmp(suffix, "general.", 8) == 0 || strncmp(suffix, "kvant.", 6) == 0;
+    bool whole = strncmp(suffix, "general.", 8) == 0 || strncmp(suffix, "kvant.", 6) == 0 || strncmp(suffix, "clip.", 5) == 0;
     int n = whole ? snprintf(key, sizeof key, "%s", suffix) : snprintf(key, sizeof key, "%s.%s", f->architecture, suffix);
     f->n_metadata++;
     KVANT_TRY(put_size(f, (uint64_t)n));
@@ -63,6 +63,18 @@ kvant_status kvant_folder_put_flags(kvant_folder *f, const char *suffix, const u
     KVANT_TRY(put_word(f, KVANT_GGUF_BOOL));
     KVANT_TRY(put_size(f, (uint64_t)n));
     return put(f, flags, (size_t)n);
+}
+
+kvant_status kvant_folder_put_floats(kvant_folder *f, const char *suffix, const float *x, int n) {
+    KVANT_TRY(put_key(f, suffix, KVANT_GGUF_ARRAY));
+    KVANT_TRY(put_word(f, KVANT_GGUF_F32));
+    KVANT_TRY(put_size(f, (uint64_t)n));
+    for (int i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        KVANT_TRY(put_word(f, bits));
+    }
+    return KVANT_OK;
 }
 
 /* ---- numbers ---- */
@@ -269,5 +281,6 @@ kvant_status kvant_folder_read_config(kvant_folder *f) {
     KVANT_TRY(put_heads(f));
     KVANT_TRY(put_windows(f, windowed));
     KVANT_TRY(put_rope_layers(f));
+    if (f->whole) KVANT_TRY(kvant_folder_read_vision_config(f));
     return kvant_folder_read_rope(f);
 }

@@ -57,8 +57,12 @@ typedef struct kvant_folder {
     const char *path;         /* for sentences */
     char name[128];           /* of the model: the last part of the path */
     const char *architecture; /* GGUF's */
-    json_t *config;
+    json_t *config;           /* of the text model */
     const kvant_folder_family *family;
+    json_t *whole;            /* the config around it, where pictures are read; NULL: a text model */
+    json_t *processor;        /* how pictures are prepared; NULL: not said */
+    const char *prefix;       /* of the text model's tensors; NULL: none */
+    kvant_folder_family own_family;
     kvant_safetensors **shards; /* [n_shards] */
     int n_shards;
     uint8_t **used;        /* [n_shards][n_tensors]: mapped to a name */
@@ -84,6 +88,16 @@ bool kvant_folder_number(const kvant_folder *f, const char *key, double *out);
 /* Adds a tensor of our own: n floats (owned already) under a GGUF name. */
 kvant_status kvant_folder_add_floats(kvant_folder *f, const char *name, const float *x, int64_t n);
 
+/* Models that read pictures (folder_vision.c). Turns to the text model inside, where pictures are read as Kvant does it; *is_other:
+ * by a model that Kvant does not run. Then the processor's config can be set, the metadata under "clip." and "kvant.vision.", and the
+ * tensors under the names that GGUF files of vision models have. */
+kvant_status kvant_folder_enter_vision(kvant_folder *f, bool *is_other);
+kvant_status kvant_folder_read_vision_config(kvant_folder *f);
+kvant_status kvant_folder_read_vision_tensors(kvant_folder *f);
+
+/* The matrix (or vector) FROM.weight with what is beside it, and FROM.bias, under TO; nothing where neither is there. */
+kvant_status kvant_folder_add_linear(kvant_folder *f, const char *from, const char *to);
+
 /* config.json -> metadata (folder_config.c), and RoPE's part of it (folder_rope.c). */
 kvant_status kvant_folder_read_config(kvant_folder *f);
 kvant_status kvant_folder_read_rope(kvant_folder *f);
@@ -91,6 +105,7 @@ kvant_status kvant_folder_put_u32(kvant_folder *f, const char *suffix, uint32_t 
 kvant_status kvant_folder_put_f32(kvant_folder *f, const char *suffix, float value);
 kvant_status kvant_folder_put_string(kvant_folder *f, const char *suffix, const char *value);
 kvant_status kvant_folder_put_flags(kvant_folder *f, const char *suffix, const uint8_t *flags, int n);
+kvant_status kvant_folder_put_floats(kvant_folder *f, const char *suffix, const float *x, int n);
 
 /* Shards -> tensors (folder_tensors.c). */
 kvant_status kvant_folder_read_tensors(kvant_folder *f);

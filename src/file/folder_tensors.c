@@ -19,7 +19,10 @@
 #define EXPERTS_MAX 1024
 #define VECTOR_MAX (1 << 24) /* elements of what is copied */
 
-static const kvant_safetensor *find(kvant_folder *f, const char *name) {
+/* The matrix or vector of that name, behind the prefix that a text model inside a larger one has. */
+static const kvant_safetensor *find(kvant_folder *f, const char *inner) {
+    char name[2 * NAME_ROOM];
+    snprintf(name, sizeof name, "%s%s", f->prefix ? f->prefix : "", inner);
     for (int s = 0; s < f->n_shards; s++) {
         const kvant_safetensor *t = kvant_safetensors_find(f->shards[s], name);
         if (!t) continue;
@@ -113,6 +116,9 @@ static kvant_status read_quantization(kvant_folder *f, const char *name, quantiz
     if (json_is_object(all)) KVANT_TRY(read_quantization_of(f, all, q));
     if (q->mxfp4 && !json_object_get(all, "group_size")) q->group = 32;
     const json_t *own = json_object_get(all, name);
+    char whole[2 * NAME_ROOM];
+    snprintf(whole, sizeof whole, "%s%s", f->prefix ? f->prefix : "", name);
+    if (!own) own = json_object_get(all, whole);
     if (json_is_object(own)) KVANT_TRY(read_quantization_of(f, own, q));
     return KVANT_OK;
 }
@@ -171,8 +177,9 @@ static kvant_status read_mlx_type(kvant_folder *f, const char *name, const kvant
 
 /* GGUF counts dimensions from the contiguous one on. */
 static kvant_status set_dims(kvant_folder *f, const kvant_safetensor *w, int64_t cols, kvant_gguf_tensor *t) {
-    if (w->n_dims < 1 || w->n_dims > 3)
-        return kvant_fail(f->err, KVANT_EFORMAT, "%s: %s has %d dimensions, expected 1 to 3", f->path, w->name, w->n_dims);
+    if (w->n_dims < 1 || w->n_dims > KVANT_GGUF_MAX_DIMS)
+        return kvant_fail(f->err, KVANT_EFORMAT, "%s: %s has %d dimensions, expected 1 to %d", f->path, w->name, w->n_dims,
+                          KVANT_GGUF_MAX_DIMS);
     t->n_dims = w->n_dims;
     for (int i = 0; i < KVANT_GGUF_MAX_DIMS; i++)
         t->dims[i] = i < w->n_dims ? w->dims[w->n_dims - 1 - i] : 1;
@@ -189,7 +196,7 @@ static void set_part(kvant_gguf_part *part, const kvant_safetensor *w, const kva
 static void set_strides(kvant_gguf_tensor *t, const kvant_safetensor *w, const kvant_safetensor *scales,
                         const kvant_safetensor *biases) {
     t->data = t->parts[0].data;
-    t->part_rows = t->dims[1] * t->dims[2];
+    t->part_rows = t->dims[1] * t->dims[2] * t->dims[3];
     t->part_bytes = w->bytes;
     t->row_bytes = w->bytes / (size_t)t->part_rows;
     t->part_scale_bytes = scales ? scales->bytes : 0;
@@ -199,7 +206,7 @@ static void set_strides(kvant_gguf_tensor *t, const kvant_safetensor *w, const k
 
 /* ---- the forms ---- */
 
-static kvant_status add_linear(kvant_folder *f, const char *from, const char *to) {
+kvant_status kvant_folder_add_linear(kvant_folder *f, const char *from, const char *to) {
     const kvant_safetensor *w = find_suffix(f, from, ".weight"), *bias = find_suffix(f, from, ".bias");
     kvant_gguf_tensor *t;
     kvant_gguf_part *part;
@@ -254,7 +261,7 @@ static kvant_status add_norm(kvant_folder *f, const char *from, const char *to) 
     char name[NAME_ROOM];
     float *x;
     int64_t n;
-    if (!w || !f->family->norm_plus_one) return add_linear(f, from, to);
+    if (!w || !f->family->norm_plus_one) return kvant_folder_add_linear(f, from, to);
     KVANT_TRY(copy_floats(f, w, 0, 1, 1.0f, &x, &n));
     snprintf(name, sizeof name, "%s.weight", to);
     return kvant_folder_add_floats(f, name, x, n);
@@ -367,7 +374,7 @@ static kvant_status add_blocks(kvant_folder *f, const char *from, const char *to
 static kvant_status add_form(kvant_folder *f, kvant_folder_form form, const char *from, const char *to) {
     switch (form) {
     case KVANT_FORM_LINEAR:
-        return add_linear(f, from, to);
+        return kvant_folder_add_linear(f, from, to);
     case KVANT_FORM_NORM:
         return add_norm(f, from, to);
     case KVANT_FORM_BARE:
@@ -426,5 +433,6 @@ kvant_status kvant_folder_read_tensors(kvant_folder *f) {
                           "%s: lm_head.weight is missing, and config.json says that the embedding is not used for it", f->path);
     for (int i = 0; i < f->n_layer; i++)
         KVANT_TRY(add_layer(f, i));
+    if (f->whole) KVANT_TRY(kvant_folder_read_vision_tensors(f));
     return check_all_used(f);
 }
