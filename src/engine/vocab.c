@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
-/* vocab.c: hands a GGUF file's vocabulary to src/text, which knows no files. */
+/* vocab.c: hands the vocabulary of a GGUF file or a model folder to src/text, which knows no files. */
 #include "engine/vocab.h"
 
 #include <limits.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "base/memory.h"
+#include "text/tokenizer_json.h"
 
 /* The arrays of a vocabulary, NULL where the file has none. */
 typedef struct arrays {
@@ -111,7 +114,75 @@ static kvant_status fill_source(const kvant_gguf *f, arrays *a, kvant_vocab_sour
     return flag(f, "tokenizer.ggml.add_space_prefix", &v->add_space_prefix, err);
 }
 
-kvant_status kvant_vocab_load(const kvant_gguf *f, kvant_tokenizer **out, kvant_error *err) {
+/* ---- folders ---- */
+
+#define SMALL_FILE_MAX ((size_t)16 << 20)
+#define FOLDER_PATH_MAX 4096
+
+enum { TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, GENERATION_CONFIG, CONFIG, CHAT_TEMPLATE, N_FILES };
+static const char *const file_names[N_FILES] = {"tokenizer.json",         "tokenizer_config.json", "special_tokens_map.json",
+                                                "generation_config.json", "config.json",           "chat_template.jinja"};
+
+/* A file of the folder; *text stays NULL when it is not there, which only tokenizer.json may not be. */
+static kvant_status read_folder_file(const char *folder, const char *name, size_t max, bool required, uint8_t **text, size_t *size,
+                                     kvant_error *err) {
+    char path[FOLDER_PATH_MAX];
+    size_t n = strlen(folder);
+    int length = snprintf(path, sizeof path, "%s%s%s", folder, n && folder[n - 1] == '/' ? "" : "/", name);
+    if (length < 0 || (size_t)length >= sizeof path)
+        return kvant_fail(err, KVANT_EINVAL, "%.64s...: the path is longer than %d bytes", folder, FOLDER_PATH_MAX);
+    kvant_os_file probe;
+    bool absent;
+    if (kvant_os_file_open(path, &probe, &absent, NULL) == KVANT_OK) kvant_os_file_close(&probe);
+    else if (absent && !required) return KVANT_OK;
+    return kvant_os_read_file(path, max, text, size, err);
+}
+
+/* The template lives as long as the file. */
+static kvant_status keep_template(kvant_gguf *f, const kvant_tokenizer_files *files, kvant_error *err) {
+    char *text;
+    size_t size;
+    KVANT_TRY(kvant_tokenizer_json_template(files, &text, &size, err));
+    if (!text || f->chat_template.data) {
+        kvant_free(text);
+        return KVANT_OK;
+    }
+    void **owned = kvant_realloc(f->owned, (size_t)f->n_owned + 1, sizeof *owned);
+    if (!owned) {
+        kvant_free(text);
+        return kvant_fail(err, KVANT_ENOMEM, "%s: no memory for the chat template", f->path);
+    }
+    f->owned = owned;
+    f->owned[f->n_owned++] = text;
+    f->chat_template = (kvant_text){text, size};
+    return KVANT_OK;
+}
+
+static kvant_status load_folder(kvant_gguf *f, kvant_tokenizer **out, kvant_error *err) {
+    uint8_t *texts[N_FILES] = {0};
+    size_t sizes[N_FILES] = {0};
+    kvant_file_text files[N_FILES] = {{0}};
+    kvant_status st = KVANT_OK;
+    for (int i = 0; i < N_FILES && st == KVANT_OK; i++) {
+        size_t max = i == TOKENIZER ? KVANT_TOKENIZER_JSON_MAX : SMALL_FILE_MAX;
+        st = read_folder_file(f->path, file_names[i], max, i == TOKENIZER, &texts[i], &sizes[i], err);
+        files[i] = (kvant_file_text){(const char *)texts[i], sizes[i]};
+    }
+    kvant_tokenizer_files all = {.name = f->path,
+                                 .tokenizer = files[TOKENIZER],
+                                 .tokenizer_config = files[TOKENIZER_CONFIG],
+                                 .special_tokens_map = files[SPECIAL_TOKENS_MAP],
+                                 .generation_config = files[GENERATION_CONFIG],
+                                 .config = files[CONFIG],
+                                 .chat_template = files[CHAT_TEMPLATE]};
+    if (st == KVANT_OK) st = keep_template(f, &all, err);
+    if (st == KVANT_OK) st = kvant_tokenizer_create_from_json(&all, out, err);
+    for (int i = 0; i < N_FILES; i++) kvant_free(texts[i]);
+    return st;
+}
+
+kvant_status kvant_vocab_load(kvant_gguf *f, kvant_tokenizer **out, kvant_error *err) {
+    if (f->path && kvant_os_is_folder(f->path)) return load_folder(f, out, err);
     arrays a = {0};
     kvant_vocab_source v = {.name = f->path};
     char *model = NULL, *pre = NULL, *name = NULL;
@@ -132,6 +203,7 @@ kvant_status kvant_vocab_load(const kvant_gguf *f, kvant_tokenizer **out, kvant_
 }
 
 kvant_status kvant_vocab_chat_template(const kvant_gguf *f, kvant_text *out, kvant_error *err) {
-    *out = (kvant_text){0};
+    *out = f->chat_template;
+    if (out->data) return KVANT_OK;
     return kvant_gguf_find(f, "tokenizer.chat_template") ? kvant_gguf_string(f, "tokenizer.chat_template", out, err) : KVANT_OK;
 }

@@ -70,6 +70,7 @@ typedef struct kvant_gguf {
     int n_shards;
     void **owned;
     int n_owned;
+    kvant_text chat_template;   /* folders: set by who reads the vocabulary, among the owned pieces; else data NULL */
 } kvant_gguf;
 
 /* What ggml calls a tensor type, e.g. "Q4_K"; NULL for a number that it does not define. */

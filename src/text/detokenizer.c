@@ -4,7 +4,7 @@
  * The bytes of a token go behind those that are held; everything up to the last complete character is handed out, with U+FFFD for
  * what can never become one (one for each maximal part of a character, as Unicode recommends); an unfinished character is held.
  */
-#include "text/tokenizer_internal.h"
+#include "text/tokenizer_rules.h"
 
 /* One token's text may be as long as a vocabulary file holds. */
 #define MAX_HELD ((size_t)INT32_MAX)
@@ -12,6 +12,7 @@
 struct kvant_detokenizer {
     const kvant_tokenizer *t;
     bool special, at_start;
+    int strip_left; /* tokenizer.json: how many more are dropped from the beginning */
     kvant_buffer held;  /* bytes of tokens not handed out yet */
     kvant_buffer shown; /* what the last call handed out */
 };
@@ -36,7 +37,8 @@ void kvant_detokenizer_destroy(kvant_detokenizer *d) {
 }
 
 void kvant_detokenizer_reset(kvant_detokenizer *d) {
-    d->at_start = kvant_tokenizer_drops_first_space(d->t);
+    d->at_start = d->t->rules || kvant_tokenizer_drops_first_space(d->t);
+    d->strip_left = d->t->rules ? d->t->rules->decoder.strip_start : 0;
     d->held.size = 0;
 }
 
@@ -80,8 +82,36 @@ static kvant_status hand_out(kvant_detokenizer *d, bool finish) {
     return KVANT_OK;
 }
 
+/* What a tokenizer.json drops from the beginning of the text; a token may be all of it. */
+static void strip_beginning(kvant_detokenizer *d) {
+    const kvant_token_decoder *decoder = &d->t->rules->decoder;
+    size_t n = decoder->strip_size, done = 0;
+    while (d->strip_left > 0 && d->held.size - done >= n && memcmp(d->held.data + done, decoder->strip, n) == 0) {
+        done += n;
+        d->strip_left--;
+    }
+    bool may_grow = d->held.size - done < n && (done == d->held.size || memcmp(d->held.data + done, decoder->strip, d->held.size - done) == 0);
+    if (!may_grow) d->strip_left = 0;
+    if (done) memmove(d->held.data, d->held.data + done, d->held.size - done);
+    d->held.size -= done;
+}
+
+static kvant_status push_by_rules(kvant_detokenizer *d, int32_t id) {
+    KVANT_TRY(kvant_tokenizer_decode_at(d->t, id, d->special, d->at_start, &d->held));
+    if (d->special || !(d->t->kinds[id] & KVANT_IS_CONTROL)) d->at_start = false;
+    if (d->strip_left && d->held.size) strip_beginning(d);
+    return KVANT_OK;
+}
+
 kvant_status kvant_detokenizer_push(kvant_detokenizer *d, int32_t id, const char **text, size_t *size) {
     size_t before = d->held.size;
+    if (d->t->rules) {
+        KVANT_TRY(push_by_rules(d, id));
+        KVANT_TRY(hand_out(d, false));
+        *text = d->shown.data;
+        *size = d->shown.size;
+        return KVANT_OK;
+    }
     KVANT_TRY(kvant_tokenizer_decode(d->t, id, d->special, &d->held));
     bool plain = !(d->t->kinds[id] & (KVANT_IS_CONTROL | KVANT_IS_UNKNOWN | KVANT_IS_USER_DEFINED));
     if (d->at_start && plain && d->held.size > before) {

@@ -14,10 +14,9 @@
 
 /* Unicode's White_Space, for use inside brackets. */
 #define KVANT_WHITE_SPACE "\\t-\\r \\x85\\xA0\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
-/* Letters, marks, numbers and connectors: Unicode's word characters. */
-#define KVANT_WORD_CHARACTERS                                                                                                     \
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200C}\\x{200D}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-" \
-    "\\x{1F189}"
+/* Letters, marks, numbers and connectors: Unicode's word characters, but for the two joiners, which Oniguruma's \w has not. */
+#define KVANT_WORD_CHARACTERS \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
 #define KVANT_EXPRESSION_REASON 192
 
 typedef enum kvant_dialect { KVANT_DIALECT_PCRE, KVANT_DIALECT_ONIGURUMA } kvant_dialect;

@@ -4,7 +4,7 @@
  * What a vocabulary file leaves unsaid is settled here once: the kinds of tokens that are known by their text, the tokens that
  * end a generation, the defaults of BOS and of the leading space. Encoding is: special tokens out (special_tokens.c), then the
  * rest by merges (tokenizer_bpe.c) or scores (tokenizer_spm.c). */
-#include "text/tokenizer_internal.h"
+#include "text/tokenizer_rules.h"
 #include "text/utf8.h"
 
 #include <math.h>
@@ -72,6 +72,15 @@ static void mark_ends(kvant_tokenizer *t, int eot) {
         t->ends[id] = 0;
         t->kinds[id] = KVANT_IS_NORMAL;
     }
+}
+
+void kvant_tokenizer_mark_known_ends(kvant_tokenizer *t) {
+    for (size_t i = 0; i < COUNT(END_TEXTS) + COUNT(END_FILL_TEXTS); i++) {
+        const char *text = i < COUNT(END_TEXTS) ? END_TEXTS[i] : END_FILL_TEXTS[i - COUNT(END_TEXTS)];
+        int32_t id = find_text(t, text);
+        if (id >= 0 && t->kinds[id] & KVANT_IS_CONTROL) t->ends[id] = 1;
+    }
+    if (ends(t, "<|end|>") && ends(t, "<|call|>") && ends(t, "<|return|>")) t->ends[find_text(t, "<|end|>")] = 0;
 }
 
 /* Whether text holds word, without regard to case. */
@@ -272,6 +281,7 @@ kvant_status kvant_tokenizer_create(const kvant_vocab_source *source, kvant_toke
 
 void kvant_tokenizer_destroy(kvant_tokenizer *t) {
     if (!t) return;
+    kvant_rules_destroy(t->rules);
     kvant_splitter_destroy(t->splitter);
     kvant_symbols_free(&t->symbols);
     kvant_free(t->scores);
@@ -307,6 +317,22 @@ static kvant_status encode_fragments(const kvant_tokenizer *t, const char *text,
     return KVANT_OK;
 }
 
+/* The list becomes the caller's, or is freed. */
+static kvant_status finish_ids(kvant_status st, kvant_id_list *list, int32_t **ids, int *n, kvant_error *err) {
+    if (st == KVANT_OK && list->n > INT32_MAX) st = kvant_fail(err, KVANT_EFULL, "a text of %zu tokens; at most %d", list->n, INT32_MAX);
+    if (st == KVANT_OK && !list->ids) { /* no tokens: still an array that the caller frees */
+        list->ids = kvant_alloc(1, sizeof *list->ids);
+        if (!list->ids) st = kvant_fail(err, KVANT_ENOMEM, "no memory for token ids");
+    }
+    if (st != KVANT_OK) {
+        kvant_free(list->ids);
+        return st;
+    }
+    *ids = list->ids;
+    *n = (int)list->n;
+    return KVANT_OK;
+}
+
 kvant_status kvant_tokenizer_encode(const kvant_tokenizer *t, const char *text, size_t size, kvant_tokenize_options options,
                                     int32_t **ids, int *n, kvant_error *err) {
     if (size > KVANT_TOKENIZE_MAX_BYTES)
@@ -316,23 +342,17 @@ kvant_status kvant_tokenizer_encode(const kvant_tokenizer *t, const char *text, 
     size_t n_fragment = 0;
     kvant_id_list list = {0};
     kvant_status st = KVANT_OK;
+    if (t->rules) {
+        st = kvant_rules_encode(t, text, size, options, &list, err);
+        return finish_ids(st, &list, ids, n, err);
+    }
     if (options.add_special && t->add_bos) st = kvant_id_list_add(&list, t->bos);
     if (st == KVANT_OK && size) st = kvant_special_partition(t, text, size, options.parse_special, &fragments, &n_fragment);
     if (st != KVANT_OK) kvant_fail(err, st, "no memory for the tokens of a text of %zu bytes", size);
     else st = encode_fragments(t, text, fragments, n_fragment, &list, err);
     if (st == KVANT_OK && options.add_special && t->add_eos) st = kvant_id_list_add(&list, t->eos);
-    if (st == KVANT_OK && !list.ids) { /* no tokens: still an array that the caller frees */
-        list.ids = kvant_alloc(1, sizeof *list.ids);
-        if (!list.ids) st = kvant_fail(err, KVANT_ENOMEM, "no memory for token ids");
-    }
     kvant_free(fragments);
-    if (st != KVANT_OK) {
-        kvant_free(list.ids);
-        return st;
-    }
-    *ids = list.ids;
-    *n = (int)list.n;
-    return KVANT_OK;
+    return finish_ids(st, &list, ids, n, err);
 }
 
 /* ---- decoding ---- */
@@ -341,8 +361,7 @@ static int hex_digit(char c) {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* <0x..> tokens; -1 for other texts. */
-static int byte_of_text(const char *text, size_t size) {
+int kvant_byte_of_text(const char *text, size_t size) {
     if (size != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>') return -1;
     int high = hex_digit(text[3]), low = hex_digit(text[4]);
     return high < 0 || low < 0 ? -1 : high << 4 | low;
@@ -376,26 +395,36 @@ static kvant_status append_letters(const char *text, size_t size, kvant_buffer *
     return KVANT_OK;
 }
 
-static kvant_status append_token(const kvant_tokenizer *t, int32_t id, bool special, kvant_buffer *out) {
+static kvant_status append_token(const kvant_tokenizer *t, int32_t id, bool special, bool first, kvant_buffer *out) {
     size_t size;
     const char *text = kvant_symbol_text(&t->symbols, id, &size);
     int kind = t->kinds[id];
     if (size == 0) return KVANT_OK;
+    if (t->rules) {
+        if (!special && kind & KVANT_IS_CONTROL) return KVANT_OK;
+        int32_t shown = t->rules->shown_as ? t->rules->shown_as[id] : 0;
+        if (shown) text = kvant_symbol_text(&t->rules->normalized.texts, shown - 1, &size);
+        return kvant_token_decoder_spell(&t->rules->decoder, text, size, first, out);
+    }
     if (kind & (KVANT_IS_CONTROL | KVANT_IS_UNKNOWN)) return special ? kvant_buffer_append(out, text, size) : KVANT_OK;
     if (kind & KVANT_IS_USER_DEFINED) return kvant_buffer_append(out, text, size);
     if (kind & KVANT_IS_NORMAL)
         return t->sentencepiece || t->pre->visible_spaces ? append_hiding_spaces(text, size, out)
                : t->pre->raw                              ? kvant_buffer_append(out, text, size)
                                                           : append_letters(text, size, out);
-    int byte = kind & KVANT_IS_BYTE ? byte_of_text(text, size) : -1;
+    int byte = kind & KVANT_IS_BYTE ? kvant_byte_of_text(text, size) : -1;
     char one = (char)byte;
     return byte >= 0 ? kvant_buffer_append(out, &one, 1) : KVANT_OK;
 }
 
 kvant_status kvant_tokenizer_decode(const kvant_tokenizer *t, int32_t id, bool special, kvant_buffer *out) {
+    return kvant_tokenizer_decode_at(t, id, special, false, out);
+}
+
+kvant_status kvant_tokenizer_decode_at(const kvant_tokenizer *t, int32_t id, bool special, bool first, kvant_buffer *out) {
     if (id < 0 || id >= t->n_token) return KVANT_EINVAL;
     size_t before = out->size;
-    kvant_status st = append_token(t, id, special, out);
+    kvant_status st = append_token(t, id, special, first, out);
     if (st != KVANT_OK && out->data) { /* all or nothing */
         out->size = before;
         out->data[before] = '\0';

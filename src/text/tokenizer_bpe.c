@@ -5,7 +5,7 @@
  * rank are merged until no merge is left. A heap holds the possible merges, and entries whose symbols have changed since are
  * passed over when they come up, so a word of n characters takes n log n steps however long it is. */
 #include "text/merge_heap.h"
-#include "text/tokenizer_internal.h"
+#include "text/tokenizer_rules.h"
 #include "text/utf8.h"
 
 /* One symbol of the word; merged ones keep their left end. */
@@ -170,4 +170,62 @@ kvant_status kvant_bpe_encode(const kvant_tokenizer *t, const char *text, size_t
     kvant_free(s.nodes);
     kvant_free(s.heap.entries);
     return st == KVANT_OK ? KVANT_OK : kvant_fail(err, st, "no memory for the tokens of a text of %zu bytes", size);
+}
+
+/* ---- the pieces of a tokenizer.json ---- */
+
+/* The characters of a piece as tokens: themselves, their bytes, or the unknown token; without any of these a character is lost.
+ * Unknown ones in a row may be one token. */
+static kvant_status begin_piece(scratch *s, const char *text, size_t size) {
+    const kvant_tokenizer *t = s->t;
+    const kvant_tokenizer_rules *r = t->rules;
+    bool pending = false; /* an unknown token that is not a node yet */
+    size_t n = 0;
+    KVANT_TRY(node_room(s, size + 1));
+    for (size_t i = 0; i < size;) {
+        size_t length = kvant_utf8_length((uint8_t)text[i]);
+        if (length > size - i) length = size - i;
+        int32_t id = kvant_rules_find(t, text + i, length);
+        bool bytes = id < 0 && r->byte_fallback;
+        for (size_t k = 0; k < length && bytes; k++) bytes = t->byte_ids[(uint8_t)text[i + k]] >= 0;
+        if (pending && (id >= 0 || (!bytes && !r->fuse_unk && t->unk >= 0))) {
+            s->nodes[n++].id = t->unk;
+            pending = false;
+        }
+        if (id >= 0) s->nodes[n++].id = id;
+        else if (bytes)
+            for (size_t k = 0; k < length; k++) s->nodes[n++].id = t->byte_ids[(uint8_t)text[i + k]];
+        else if (t->unk >= 0) pending = true;
+        i += length;
+    }
+    if (pending) s->nodes[n++].id = t->unk;
+    for (size_t i = 0; i < n; i++) {
+        s->nodes[i].previous = (int32_t)i - 1;
+        s->nodes[i].next = i + 1 < n ? (int32_t)i + 1 : -1;
+        s->nodes[i].offset = (uint32_t)i;
+        s->nodes[i].size = 1;
+    }
+    s->n_node = n;
+    return KVANT_OK;
+}
+
+static kvant_status encode_piece(scratch *s, const char *text, size_t size, kvant_id_list *out) {
+    if (s->t->rules->ignore_merges) {
+        int32_t id = kvant_rules_find(s->t, text, size);
+        if (id >= 0) return kvant_id_list_add(out, id);
+    }
+    KVANT_TRY(begin_piece(s, text, size));
+    KVANT_TRY(merge_nodes(s));
+    for (int32_t i = 0; i >= 0 && s->n_node; i = s->nodes[i].next) KVANT_TRY(kvant_id_list_add(out, s->nodes[i].id));
+    return KVANT_OK;
+}
+
+kvant_status kvant_bpe_encode_pieces(const kvant_tokenizer *t, const kvant_pieces *p, kvant_id_list *out) {
+    scratch s = {.t = t};
+    const char *text = p->text.data;
+    kvant_status st = KVANT_OK;
+    for (size_t i = 0; i < p->n && st == KVANT_OK; text += p->sizes[i++]) st = encode_piece(&s, text, p->sizes[i], out);
+    kvant_free(s.nodes);
+    kvant_free(s.heap.entries);
+    return st;
 }

@@ -43,7 +43,11 @@ typedef struct kvant_special_class {
     uint64_t first[4];
 } kvant_special_class;
 
+/* What a tokenizer.json says instead of a table (tokenizer_rules.h). */
+typedef struct kvant_tokenizer_rules kvant_tokenizer_rules;
+
 struct kvant_tokenizer {
+    kvant_tokenizer_rules *rules;  /* NULL: the vocabulary of a GGUF file */
     bool sentencepiece;            /* else byte-pair merges by rank */
     const kvant_pretokenizer *pre; /* NULL for sentencepiece */
     kvant_splitter *splitter;
@@ -106,6 +110,13 @@ kvant_status kvant_bpe_encode(const kvant_tokenizer *t, const char *text, size_t
 kvant_status kvant_spm_encode(const kvant_tokenizer *t, const char *text, size_t size, bool prefix_space, kvant_id_list *out,
                               kvant_error *err);
 
+/* <0x..> tokens; -1 for other texts. */
+int kvant_byte_of_text(const char *text, size_t size);
+/* Marks the tokens that models end turns with, of those that are special already (a tokenizer.json says which are). */
+void kvant_tokenizer_mark_known_ends(kvant_tokenizer *t);
+
+/* kvant_tokenizer_decode; first: no token of the text was shown before (a tokenizer.json may treat it differently). */
+kvant_status kvant_tokenizer_decode_at(const kvant_tokenizer *t, int32_t id, bool special, bool first, kvant_buffer *out);
 /* Whether decoding leaves out one space at the beginning of a text, because encoding put one there. */
 bool kvant_tokenizer_drops_first_space(const kvant_tokenizer *t);
 
