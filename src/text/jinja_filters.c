@@ -124,9 +124,10 @@ static kvant_status to_int(run *r, call *c, value *out) {
         memcpy(copy, c->self.as.text->bytes, c->self.as.text->size);
         copy[c->self.as.text->size] = '\0';
         long long whole = strtoll(copy, &end, (int)base);
+        bool digits = end != copy;
         while (kvant_jinja_is_space((uint8_t)*end))
             end++;
-        if (*copy && *end == '\0' && end != copy && whole > INT64_MIN && whole < INT64_MAX) {
+        if (digits && *end == '\0' && whole > INT64_MIN && whole < INT64_MAX) {
             *out = kvant_jinja_int(whole);
             return KVANT_OK;
         }

@@ -62,6 +62,25 @@ static kvant_status order_key(run *r, const value *item, const value *path, bool
     return kvant_jinja_change_case(r, out->as.text, CASE_LOWER, out);
 }
 
+/* Attributes with commas between them, as a list: what sort orders by. Nothing given: the item alone. */
+static kvant_status sort_key(run *r, const value *item, const value *path, bool case_counts, value *out) {
+    bool many = path->kind == JINJA_STRING;
+    const char *s = many ? path->as.text->bytes : "";
+    size_t n = many ? path->as.text->size : 0;
+    KVANT_TRY(new_items(r, JINJA_LIST, out));
+    for (size_t i = 0; i <= n;) {
+        const char *comma = i < n ? memchr(s + i, ',', n - i) : NULL;
+        size_t end = comma ? (size_t)(comma - s) : n;
+        value part = *path, key;
+        if (many && kvant_jinja_share(r->heap, s + i, end - i, &part) != KVANT_OK)
+            return kvant_jinja_out_of_memory(r, r->heap->failure);
+        KVANT_TRY(order_key(r, item, &part, case_counts, &key));
+        KVANT_TRY(push(r, out, key));
+        i = end + 1;
+    }
+    return KVANT_OK;
+}
+
 static kvant_status order_keys(run *r, const items_t *items, const value *path, bool case_counts, value **out) {
     *out = kvant_jinja_alloc(r->heap, items->n, sizeof **out);
     if (!*out) return kvant_jinja_out_of_memory(r, r->heap->failure);
@@ -165,10 +184,13 @@ static kvant_status reverse(run *r, call *c, value *out) {
 }
 
 static kvant_status sort(run *r, call *c, value *out) {
-    value *by;
     KVANT_TRY(copy_items(r, &c->self, JINJA_LIST, out));
-    KVANT_TRY(order_keys(r, out->as.items, &c->arg[2], given(c, 1) && kvant_jinja_truth(&c->arg[1]), &by));
-    return kvant_jinja_sort(r, out->as.items, by, given(c, 0) && kvant_jinja_truth(&c->arg[0]));
+    items_t *items = out->as.items;
+    value *by = kvant_jinja_alloc(r->heap, items->n, sizeof *by);
+    if (!by) return kvant_jinja_out_of_memory(r, r->heap->failure);
+    for (size_t i = 0; i < items->n; i++)
+        KVANT_TRY(sort_key(r, &items->data[i], &c->arg[2], given(c, 1) && kvant_jinja_truth(&c->arg[1]), &by[i]));
+    return kvant_jinja_sort(r, items, by, given(c, 0) && kvant_jinja_truth(&c->arg[0]));
 }
 
 static kvant_status unique(run *r, call *c, value *out) {
@@ -266,8 +288,9 @@ static kvant_status map(run *r, call *c, value *out) {
     const value *path = c->n_values ? NULL : find_named(c, "attribute"), *otherwise = find_named(c, "default");
     if (!path && (!c->n_values || c->values[0].kind != JINJA_STRING))
         return kvant_jinja_fail(r, KVANT_EFORMAT, "map without a name", "the name of a filter");
-    KVANT_TRY(kvant_jinja_iterate(r, &c->self, &items));
     KVANT_TRY(new_items(r, JINJA_ITERATOR, out));
+    if (!kvant_jinja_truth(&c->self)) return KVANT_OK; /* None too is nothing to go through */
+    KVANT_TRY(kvant_jinja_iterate(r, &c->self, &items));
     for (size_t i = 0; i < items.n; i++) {
         value v;
         if (path) {
@@ -297,8 +320,9 @@ static kvant_status choose(run *r, call *c, value *out) {
     if (by_attribute && !c->n_values) return kvant_jinja_fail(r, KVANT_EFORMAT, "no attribute to choose by", "its name");
     const value *test = c->n_values > skipped ? &c->values[skipped] : NULL;
     if (test && test->kind != JINJA_STRING) return kvant_jinja_wrong(r, name, test, "the name of a test");
-    KVANT_TRY(kvant_jinja_iterate(r, &c->self, &items));
     KVANT_TRY(new_items(r, JINJA_ITERATOR, out));
+    if (!kvant_jinja_truth(&c->self)) return KVANT_OK;
+    KVANT_TRY(kvant_jinja_iterate(r, &c->self, &items));
     for (size_t i = 0; i < items.n; i++) {
         value v = items.data[i];
         if (by_attribute) KVANT_TRY(get_path(r, &items.data[i], &c->values[0], &v));

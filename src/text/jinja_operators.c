@@ -112,6 +112,7 @@ static kvant_status floats(run *r, kvant_jinja_op op, double a, double b, value 
         break;
     case OP_FLOOR_DIV:
         result = floor((a - rest) / b + 0.5);
+        if (result == 0) result = copysign(0.0, a / b);
         break;
     case OP_MOD:
         result = rest != 0 ? rest : copysign(0.0, b);
@@ -359,7 +360,9 @@ static kvant_status slice_text(run *r, const kvant_jinja_text *t, int64_t start,
 }
 
 kvant_status kvant_jinja_slice(run *r, const value *v, const value bounds[3], value *out) {
-    if (!is_plain_sequence(v)) return kvant_jinja_wrong(r, "a slice", v, "a str, list or tuple");
+    const char *view = kvant_jinja_has_items(v) ? v->as.items->view : NULL;
+    bool range = view && strcmp(view, "range") == 0;
+    if (!is_plain_sequence(v) && !range) return kvant_jinja_wrong(r, "a slice", v, "a str, list or tuple");
     for (int i = 0; i < 3; i++)
         if (bounds[i].kind != JINJA_NONE && !kvant_jinja_is_integral(&bounds[i]))
             return kvant_jinja_wrong(r, "a bound of a slice", &bounds[i], "an int");
@@ -378,6 +381,7 @@ kvant_status kvant_jinja_slice(run *r, const value *v, const value bounds[3], va
     KVANT_TRY(kvant_jinja_step(r, (uint64_t)count / 16 + 1));
     kvant_status st = kvant_jinja_new_items(r->heap, v->kind, (size_t)count, out);
     if (st != KVANT_OK) return kvant_jinja_out_of_memory(r, st);
+    out->as.items->view = view;
     for (int64_t i = 0; i < count; i++)
         out->as.items->data[out->as.items->n++] = v->as.items->data[start + i * step];
     return KVANT_OK;

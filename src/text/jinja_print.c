@@ -83,6 +83,7 @@ static void repr_text(builder *b, const kvant_jinja_text *t) {
 static kvant_status repr_items(run *r, builder *b, const value *v) {
     const kvant_jinja_items *items = v->as.items;
     bool tuple = v->kind == JINJA_TUPLE;
+    if (items->view && strcmp(items->view, "range") == 0) return kvant_jinja_wrong(r, "output", v, "range(...) | list");
     if (items->view) {
         kvant_jinja_add_str(b, items->view);
         kvant_jinja_add_str(b, "(");
@@ -220,7 +221,8 @@ static kvant_status json_key(run *r, builder *b, const value *key, bool ascii) {
         json_text(b, key->as.text, ascii);
         return KVANT_OK;
     }
-    if (key->kind == JINJA_TUPLE) return kvant_jinja_wrong(r, "a key of JSON", key, "a str, a number or None");
+    if (key->kind != JINJA_NONE && !kvant_jinja_is_number(key))
+        return kvant_jinja_wrong(r, "a key of JSON", key, "a str, a number or None");
     kvant_jinja_add_str(b, "\"");
     if (key->kind == JINJA_NONE)
         kvant_jinja_add_str(b, "null");

@@ -246,7 +246,7 @@ bool kvant_jinja_is_key(const kvant_jinja_value *v, int depth) {
             if (!kvant_jinja_is_key(&v->as.items->data[i], depth + 1)) return false;
         return true;
     }
-    return v->kind == JINJA_NONE || v->kind == JINJA_STRING || kvant_jinja_is_number(v);
+    return v->kind == JINJA_NONE || v->kind == JINJA_UNDEFINED || v->kind == JINJA_STRING || kvant_jinja_is_number(v);
 }
 
 static uint64_t hash_bytes(const char *bytes, size_t size) {
