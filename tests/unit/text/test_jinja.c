@@ -100,8 +100,8 @@ static void nothing_runs_for_ever_or_fills_the_memory(void **state) {
         "{% set l = [] %}{% set x = l.append(l) %}{{ l }}",
         "{% set l = [] %}{% set x = l.append(l) %}{{ l | tojson }}",
         "{% set k = [] %}{% set x = k.append(k) %}{% set l = [] %}{% set x = l.append(l) %}{{ k == l }}",
-        "{% set ns = namespace(a=[1], b=[1]) %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, ns.b] "
-        "%}{% endfor %}{{ ns.a == ns.b }}",
+        ("{% set ns = namespace(a=[1], b=[1]) %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, ns.b] "
+         "%}{% endfor %}{{ ns.a == ns.b }}"),
         "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l | tojson }}",
         "{% set l = [1] %}{% for x in range(90000) %}{% for x in l %}{% set y = l.append(1) %}{% endfor %}{% endfor %}",
         "{{ ('a' * 9000000).replace('a', 'bb' * 100) }}",
