@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* cmd_cache.c: kvant cache ACTION: looks at, checks and trims a folder of kept prefixes. No model is needed.
+/* cmd_cache.c: kvant cache ACTION: looks at, checks and trims a folder of kept prefixes. No model is needed, but for prompt caches of
+ * mlx-lm (cache_prompt.c).
  *
  * Each action is a row of a table, as the commands of the program are. Labels come from files that anyone may have written, so
  * nothing of them reaches the terminal as a control character. */
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache_prompt.h"
 #include "commands.h"
 #include "json_output.h"
 #include "options.h"
@@ -533,6 +535,8 @@ static const struct {
     {"show", "one of its files", run_show},
     {"verify", "check every checksum", run_verify},
     {"prune", "delete what was not used for the longest time", run_prune},
+    {"import", "keep a prompt cache of mlx-lm", cache_import},
+    {"export", "write a prompt as a prompt cache of mlx-lm", cache_export},
 };
 #define N_ACTIONS (sizeof actions / sizeof *actions)
 
@@ -543,7 +547,8 @@ static void print_actions(void) {
     printf("\nExamples\n"
            "  kvant run -m model.gguf -f manual.txt --cache-dir ~/prefixes -p \"What is it about?\"\n"
            "  kvant cache ls ~/prefixes\n"
-           "  kvant cache prune ~/prefixes --cache-disk 2G --older-than 30\n\n"
+           "  kvant cache prune ~/prefixes --cache-disk 2G --older-than 30\n"
+           "  kvant cache import manual.safetensors -m ~/models/folder -f manual.txt --cache-dir ~/prefixes\n\n"
            "kvant cache ACTION --help lists the flags of an action.\n");
 }
 

@@ -237,6 +237,55 @@ size_t kvant_session_cache_bytes(const kvant_session *s);
 /* The sequence under it, for tests and tools that look at pages; owned by the session. */
 kvant_sequence *kvant_session_sequence(kvant_session *s);
 
+/* ---- prompt caches of mlx-lm ----
+ *
+ * A file of mlx_lm's save_prompt_cache holds the keys and values of a prompt, layer by layer (KVCache, QuantizedKVCache or
+ * RotatingKVCache), and how many tokens there are, but not which. */
+
+/* The session holds the file's n tokens, ids, with its keys and values, whatever it held before; it has no logits until a token is
+ * added. ids NULL, n 0: those that Kvant wrote into the file. That the ids are the file's own is the caller's word.
+ * Codes of affine formats are taken over as they are where the session stores the same bits and groups (its scales are binary16, or
+ * float32 in the .f32 formats); other values are stored in the session's formats, and a line to kvant_set_log says so.
+ * KVANT_EIO, KVANT_EFORMAT, KVANT_EUNSUPPORTED, KVANT_EINVAL (of another model; another number of ids), KVANT_EFULL (the context),
+ * KVANT_ENOMEM: the session is as it was. */
+kvant_status kvant_session_import(kvant_session *s, const char *path, const int32_t *ids, int64_t n, kvant_error *err);
+/* Writes what the session holds as such a file, whole or not at all, with the ids: layers in an affine format with their codes,
+ * windows as rings, everything else as float16 (float32 where it is stored so). KVANT_EINVAL: an empty session; KVANT_EIO;
+ * KVANT_EFULL: the disk; KVANT_ENOMEM. */
+kvant_status kvant_session_export(kvant_session *s, const char *path, kvant_error *err);
+
+/* ---- pictures ----
+ *
+ * A model of the kit "text+vision" reads PNG, JPEG and WebP pictures among its tokens. A picture takes one place ([IMG]) in a prompt;
+ * kvant_image_expand puts there what the model reads: a negative id for each patch, row by row, [IMG_BREAK] after each row but the
+ * last, [IMG_END] after that. Negative ids are made of the picture itself. Sessions take them as they take tokens, as long as the
+ * picture is open, or tokens that they have already stand for it; so a second question on the same picture (kvant_session_sync)
+ * computes neither the picture nor its tokens, from memory or from a folder of prefixes. kvant_batch_decode takes tokens only. */
+
+typedef struct kvant_image kvant_image;
+/* Reads a picture, which the caller closes before the model. Its features are computed by the first step that needs them, and kept
+ * for a while after it is closed. Transparency is left out (colours stay as they are stored), the orientation of EXIF is applied.
+ * KVANT_EIO; KVANT_EFORMAT: damaged, or none of the three; KVANT_EUNSUPPORTED: an animation, or more than 100 million pixels;
+ * KVANT_EINVAL: a text model. */
+kvant_status kvant_image_open(kvant_model *m, const char *path, kvant_image **out, kvant_error *err);
+/* The same for the bytes of a file; name stands in the sentences. */
+kvant_status kvant_image_parse(kvant_model *m, const char *name, const void *bytes, size_t size, kvant_image **out, kvant_error *err);
+void kvant_image_close(kvant_image *image);
+
+typedef struct kvant_image_info {
+    int width, height;  /* pixels, as they are seen */
+    int columns, rows;  /* patches */
+    int n_tokens;       /* in a prompt */
+} kvant_image_info;
+kvant_image_info kvant_image_get_info(const kvant_image *image);
+
+/* ids [n] with as many places as pictures, in their order -> *out (kvant_ids_free). KVANT_EINVAL: more or fewer places.
+ * KVANT_EUNSUPPORTED: the vocabulary has no such tokens. */
+kvant_status kvant_image_expand(const kvant_model *m, const int32_t *ids, int n, kvant_image *const *images, int n_images, int32_t **out,
+                                int *n_out, kvant_error *err);
+/* The id of a place, [IMG]; -1: the model has none. */
+int32_t kvant_model_image_token(const kvant_model *m);
+
 /* ---- sampling ---- */
 
 typedef struct kvant_sampler_params {

@@ -111,6 +111,11 @@ const kvant_codec *kvant_codec_find(kvant_codec_id id);
 bool kvant_format_is_own(const kvant_format *f);
 /* affine, whatever its scales are. */
 bool kvant_format_is_affine(const kvant_format *f);
+/* A slot of a part of an affine format as MLX has it: codes [head_dim], one byte each, scales and biases [head_dim / group] (rounded
+ * to what the format stores when they are put). */
+void kvant_affine_put_codes(const kvant_part *part, uint8_t *bytes, int slot, const uint8_t *codes, const float *scales,
+                            const float *biases);
+void kvant_affine_get_codes(const kvant_part *part, const uint8_t *bytes, int slot, uint8_t *codes, float *scales, float *biases);
 /* For codecs that want none. */
 kvant_rotation kvant_rotation_none(const kvant_format *f, kvant_side side, int head_dim);
 /* A part of a checked format. */

@@ -199,22 +199,40 @@ static void round_values(const kvant_part *part, const float *x, float *rounded,
     k->f16_to_f32(rounded, half, part->head_dim);
 }
 
-static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k) {
-    float rounded[KVANT_HEAD_DIM_MAX];
-    uint8_t codes[KVANT_HEAD_DIM_MAX];
-    int d = part->head_dim, group = part->format.group, bits = part->format.bits;
-    round_values(part, x, rounded, k);
-    for (int g = 0; g * group < d; g++) {
+void kvant_affine_put_codes(const kvant_part *part, uint8_t *bytes, int slot, const uint8_t *codes, const float *scales,
+                            const float *biases) {
+    int d = part->head_dim, bits = part->format.bits;
+    for (int g = 0; g * part->format.group < d; g++) {
         size_t at = scale_at(part, slot, g);
-        float scale, bias;
-        kvant_affine_group(rounded + g * group, group, bits, codes + g * group, &scale, &bias);
-        put_number(part, scales_of(part, bytes), at, scale);
-        put_number(part, biases_of(part, bytes), at, bias);
+        put_number(part, scales_of(part, bytes), at, scales[g]);
+        put_number(part, biases_of(part, bytes), at, biases[g]);
     }
     if (part->side == KVANT_SIDE_V)
         put_column(bytes, bits, slot, codes, d);
     else
         put_row(bytes + (size_t)(slot / ROWS) * (size_t)(d / KVANT_BLOCK) * 64 * (size_t)bits, bits, slot % ROWS, codes, d);
+}
+
+void kvant_affine_get_codes(const kvant_part *part, const uint8_t *bytes, int slot, uint8_t *codes, float *scales, float *biases) {
+    int row, column;
+    for (int i = 0; i < part->head_dim; i++) {
+        size_t panel = place(part, slot, i, &row, &column);
+        codes[i] = get_code(bytes + panel, part->format.bits, row, column);
+    }
+    for (int g = 0; g * part->format.group < part->head_dim; g++) {
+        scales[g] = get_number(part, scales_of(part, bytes), scale_at(part, slot, g));
+        biases[g] = get_number(part, biases_of(part, bytes), scale_at(part, slot, g));
+    }
+}
+
+static void encode(const kvant_part *part, uint8_t *bytes, int slot, const float *x, const kvant_kernels *k) {
+    float rounded[KVANT_HEAD_DIM_MAX], scales[KVANT_HEAD_DIM_MAX / 32], biases[KVANT_HEAD_DIM_MAX / 32];
+    uint8_t codes[KVANT_HEAD_DIM_MAX];
+    int group = part->format.group;
+    round_values(part, x, rounded, k);
+    for (int g = 0; g * group < part->head_dim; g++)
+        kvant_affine_group(rounded + g * group, group, part->format.bits, codes + g * group, &scales[g], &biases[g]);
+    kvant_affine_put_codes(part, bytes, slot, codes, scales, biases);
 }
 
 static void decode(const kvant_part *part, const uint8_t *bytes, int slot, float *x, const kvant_kernels *k) {

@@ -230,10 +230,12 @@ kvant_status kvant_session_truncate(kvant_session *s, int64_t n_tokens, kvant_er
     int64_t length = kvant_session_length(s);
     if (n_tokens < 0 || n_tokens > length)
         return kvant_fail(err, KVANT_EINVAL, "truncate: found %lld, expected 0 to %lld tokens", (long long)n_tokens, (long long)length);
-    kvant_status st = kvant_sequence_truncate(s->sequence, n_tokens);
+    bool lacks = n_tokens > 0 && n_tokens < s->n_imported;
+    kvant_status st = lacks ? KVANT_EUNSUPPORTED : kvant_sequence_truncate(s->sequence, n_tokens);
     if (st != KVANT_OK)
         return kvant_fail(err, st, "truncate: a window has dropped tokens that position %lld would see; begin again from 0", (long long)n_tokens);
     if (n_tokens < length) s->has_logits = false;
+    if (n_tokens == 0) s->n_imported = 0;
     return KVANT_OK;
 }
 

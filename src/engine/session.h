@@ -20,6 +20,7 @@ struct kvant_session {
     int64_t check_length;    /* when they are looked at: as soon as they are quantized */
     int64_t check_seen;      /* tokens that it has observed */
     kvant_head_noise *heads; /* of measure_tokens; NULL: none */
+    int64_t n_imported;      /* of these tokens, read from a file, some are missing that fewer tokens would see; 0: none */
     float *logits;           /* [n_vocab] */
     bool has_logits;
 };

@@ -9,10 +9,14 @@
 #include "engine/session.h"
 
 static kvant_status keep(kvant_session *s, bool on_disk, kvant_error *err) {
+    if (s->n_imported > 0) return KVANT_OK; /* its pages are not whole */
     return kvant_prefixes_keep(s->shared, s->sequence, s->tokens, on_disk, err);
 }
 
-kvant_status kvant_session_keep(kvant_session *s, kvant_error *err) { return keep(s, true, err); }
+kvant_status kvant_session_keep(kvant_session *s, kvant_error *err) {
+    if (s->n_imported == 0) return keep(s, true, err);
+    return kvant_fail(err, KVANT_EUNSUPPORTED, "session: it was read from a file whose windows have dropped tokens; nothing else could read on from it");
+}
 
 /* Pages that windows drop while the answer is made are gone when it ends. */
 static bool has_windows(const kvant_session *s) {
@@ -33,6 +37,7 @@ static int64_t common_beginning(const kvant_session *s, const int32_t *ids, int6
  * windows have dropped what they no longer needed. */
 static bool can_go_back(const kvant_session *s, int64_t n) {
     if (n == kvant_session_length(s)) return true;
+    if (n > 0 && n < s->n_imported) return false;
     bool was_converted = s->quantized_start > 0 && kvant_sequence_is_settled(s->sequence);
     if (was_converted && n > 0 && n < s->quantized_start) return false;
     return kvant_sequence_can_truncate(s->sequence, n);
@@ -41,6 +46,7 @@ static bool can_go_back(const kvant_session *s, int64_t n) {
 static void take_over(kvant_session *s, kvant_sequence *sequence, const int32_t *ids, int64_t n) {
     kvant_sequence_destroy(s->sequence);
     s->sequence = sequence;
+    s->n_imported = 0;
     memcpy(s->tokens, ids, (size_t)n * sizeof *ids);
     s->has_logits = false;
 }
