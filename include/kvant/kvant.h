@@ -192,7 +192,9 @@ typedef struct kvant_cache_config {
     const kvant_calibration *calibration; /* finished, of this model; NULL: only formats that need none (affine, bare ones, f16) */
     bool center_floats;       /* f16 and f32 keys are centred as well: for tests and comparisons */
     int quantized_kv_start;   /* the token count at which quantization begins; below it tokens are f16 */
-    int max_kv_size;          /* 0: no limit. Else every layer keeps the first KVANT_SINK_TOKENS and the latest others, this many in all */
+    int max_kv_size;          /* 0: no limit. Else every layer keeps the first KVANT_SINK_TOKENS and the latest others, this many in all.
+                                 With quantize_after_step as MLX's rotating buffer: tokens that are appended together see the last
+                                 max_kv_size tokens, and the first ones only from the first rows */
     bool quantize_after_step; /* mlx-lm's order: tokens are appended as f16 while the cache is not quantized yet, and
                                  kvant_maybe_quantize_kv_cache converts after the chunk. false: Kvant's order: a token is
                                  encoded when it is appended (from quantized_kv_start on) */

@@ -91,6 +91,7 @@ static kvant_status count_pairs(const kvant_folder *f, int *out) {
     kvant_folder_number(f, "num_attention_heads", &heads);
     if (!kvant_folder_number(f, "head_dim", &head_dim)) head_dim = floor(hidden / heads);
     if (!kvant_folder_number(f, "partial_rotary_factor", &part)) part = 1;
+    part = number_or(json_object_get(f->config, "rope_parameters"), "partial_rotary_factor", part);
     KVANT_TRY(check_range(f, "the part of a head that turns", head_dim * part, 2, 4096));
     *out = (int)(head_dim * part) / 2;
     return KVANT_OK;
