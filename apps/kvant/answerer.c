@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* answerer.c: see answerer.h. A generator gives tokens, one or several at a time; from here on they are handled one by one. */
+/* answerer.c: see answerer.h. The library gives pieces of text, token by token; here they meet Ctrl-C and the clock. */
 #include "answerer.h"
 
 #include <stdlib.h>
@@ -10,92 +10,51 @@
 int answerer_begin(answerer *a, const answer_config *config) {
     kvant_error err = {0};
     *a = (answerer){.config = *config, .ended = "length"};
-    kvant_status st = kvant_generator_create(config->session, config->sampler, config->draft, &a->generator, &err);
+    kvant_status st = kvant_answer_create(config->session, config->sampler, &config->params, &a->answer, &err);
     return st == KVANT_OK ? 0 : fail_with(st == KVANT_EINVAL ? 2 : 1, "%s", err.message);
 }
 
 void answerer_free(answerer *a) {
-    kvant_generator_destroy(a->generator);
+    kvant_answer_destroy(a->answer);
     free(a->ids);
-    a->generator = NULL;
+    a->answer = NULL;
     a->ids = NULL;
 }
 
-/* What one answer needs besides. */
-typedef struct answer_text {
-    kvant_text_stream *stream;
-    stop_text stop;
-} answer_text;
-
-static int show(answerer *a, answer_text *t, const char *text, size_t size) {
-    const char *out;
-    size_t out_size;
-    if (!stop_text_push(&t->stop, text, size, &out, &out_size)) return fail_with(1, "out of memory");
-    return out_size > 0 ? a->config.put(a->config.user, out, out_size) : 0;
+static const char *reason_name(kvant_stop_reason reason) {
+    return reason == KVANT_STOP_END ? "end" : reason == KVANT_STOP_TEXT ? "stop" : "length";
 }
 
-/* The text goes on where the prompt's ended, and the penalty sees the prompt. */
-static int continue_prompt(answerer *a, answer_text *t, const int32_t *prompt, int64_t n) {
-    const char *text;
-    size_t size;
-    if (kvant_text_stream_create(a->config.model, false, &t->stream) != KVANT_OK) return fail_with(1, "out of memory");
-    for (int64_t i = 0; i < n; i++) {
-        kvant_sampler_accept(a->config.sampler, prompt[i]);
-        if (kvant_text_stream_push(t->stream, prompt[i], &text, &size) != KVANT_OK) return fail_with(1, "out of memory");
-    }
-    return 0;
+/* One token, from the session to who shows it. */
+static int take_piece(answerer *a, const kvant_answer_piece *piece) {
+    a->finished = kvant_time_seconds();
+    if (a->n == 0) a->first = a->finished;
+    int code = a->config.read && a->n > 0 ? a->config.read(a->config.user, a->ids[a->n - 1]) : 0;
+    if (piece->id >= 0) a->ids[a->n++] = piece->id;
+    return code ? code : a->config.put(a->config.user, piece);
 }
 
-/* true: the answer has ended, or *code is not 0. */
-static bool take_token(answerer *a, answer_text *t, int32_t id, int *code) {
-    const char *text;
-    size_t size;
-    if (kvant_token_is_end(a->config.model, id)) {
-        a->ended = "end";
-        return true;
-    }
-    a->ids[a->n++] = id;
-    if (kvant_text_stream_push(t->stream, id, &text, &size) != KVANT_OK) {
-        *code = fail_with(1, "no text for token %d", id);
-        return true;
-    }
-    *code = show(a, t, text, size);
-    if (t->stop.found) a->ended = "stop";
-    return t->stop.found || *code != 0;
-}
-
-static int make_tokens(answerer *a, answer_text *t, int64_t n_most) {
+static int make_tokens(answerer *a, int64_t n_most) {
     kvant_error err = {0};
-    const int32_t *ids;
-    int n = 0, code = 0;
-    for (bool ended = false; !ended && a->n < n_most;) {
+    kvant_answer_piece piece = {.reason = n_most > 0 ? KVANT_STOP_NONE : KVANT_STOP_LIMIT};
+    while (piece.reason == KVANT_STOP_NONE) {
         if (interrupted) {
+            kvant_answer_piece rest = {.id = -1};
+            if (kvant_answer_flush(a->answer, &rest.text, &rest.text_size, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
             a->ended = "interrupted";
-            break;
+            return a->config.put(a->config.user, &rest);
         }
-        if (kvant_generator_next(a->generator, n_most - a->n, &ids, &n, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
-        a->finished = kvant_time_seconds();
-        if (a->n == 0) a->first = a->finished;
-        if (a->config.read && a->n > 0) code = a->config.read(a->config.user, a->ids[a->n - 1]);
-        for (int i = 0; i < n && !ended && !code; i++)
-            ended = take_token(a, t, ids[i], &code);
+        if (kvant_answer_next(a->answer, &piece, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
+        int code = take_piece(a, &piece);
         if (code) return code;
     }
+    a->ended = reason_name(piece.reason);
     return 0;
-}
-
-static int end_text(answerer *a, answer_text *t) {
-    const char *text;
-    size_t size;
-    int code = 0;
-    if (kvant_text_stream_finish(t->stream, &text, &size) == KVANT_OK) code = show(a, t, text, size);
-    stop_text_finish(&t->stop, &text, &size);
-    return code || size == 0 ? code : a->config.put(a->config.user, text, size);
 }
 
 int answerer_run(answerer *a, const int32_t *prompt, int64_t n_prompt, int64_t n_most) {
-    answer_text t = {0};
-    kvant_draft_stats before = kvant_generator_get_stats(a->generator), after;
+    kvant_error err = {0};
+    kvant_draft_stats before = kvant_answer_get_stats(a->answer), after;
     if (n_most > a->room) {
         int32_t *ids = realloc(a->ids, (size_t)n_most * sizeof *ids);
         if (!ids) return fail_with(1, "out of memory");
@@ -103,21 +62,16 @@ int answerer_run(answerer *a, const int32_t *prompt, int64_t n_prompt, int64_t n
         a->room = n_most;
     }
     a->n = 0;
-    a->ended = "length";
-    stop_text_begin(&t.stop, a->config.stops, a->config.n_stops);
     a->started = a->first = a->finished = kvant_time_seconds();
-    int code = continue_prompt(a, &t, prompt, n_prompt);
-    if (!code) code = make_tokens(a, &t, n_most);
-    if (!code) code = end_text(a, &t);
-    after = kvant_generator_get_stats(a->generator);
+    if (n_most > 0 && kvant_answer_begin(a->answer, prompt, n_prompt, n_most, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
+    int code = make_tokens(a, n_most);
+    after = kvant_answer_get_stats(a->answer);
     a->draft = (kvant_draft_stats){after.n_rounds - before.n_rounds, after.n_drafted - before.n_drafted,
                                    after.n_accepted - before.n_accepted};
-    kvant_text_stream_destroy(t.stream);
-    stop_text_free(&t.stop);
     return code;
 }
 
 int answerer_finish(answerer *a) {
     kvant_error err = {0};
-    return kvant_generator_finish(a->generator, &err) == KVANT_OK ? 0 : fail_with(1, "%s", err.message);
+    return kvant_answer_finish(a->answer, &err) == KVANT_OK ? 0 : fail_with(1, "%s", err.message);
 }

@@ -7,28 +7,24 @@
 #define KVANT_APP_ANSWERER_H
 
 #include "kvant/engine.h"
-#include "stop_text.h"
 
-/* The next piece of the answer's text: never half a character, nor a stop string. */
-typedef int (*answer_text_fn)(void *user, const char *text, size_t size);
+/* The next token of the answer and what it adds to the text; the last one, of an end token or after Ctrl-C, has no id. */
+typedef int (*answer_put_fn)(void *user, const kvant_answer_piece *piece);
 /* The session has just read this token of the answer, and nothing after it. */
 typedef int (*answer_read_fn)(void *user, int32_t id);
 
 typedef struct answer_config {
-    const kvant_model *model;
     kvant_session *session;          /* borrowed, as the sampler */
     kvant_sampler *sampler;
-    const kvant_draft_params *draft; /* NULL: none */
-    const char *const *stops;        /* [n_stops], borrowed */
-    int n_stops;
-    answer_text_fn put;
+    kvant_answer_params params;      /* borrowed for as long as the answerer */
+    answer_put_fn put;
     answer_read_fn read;             /* NULL: nobody asks; not together with a draft */
     void *user;                      /* of put and read */
 } answer_config;
 
 typedef struct answerer {
     answer_config config;
-    kvant_generator *generator;
+    kvant_answer *answer;
     /* What the last answer was. */
     int32_t *ids;                    /* [n], without the end token */
     int64_t n, room;

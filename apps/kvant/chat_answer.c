@@ -16,8 +16,11 @@
 
 /* ---- the answer's text ---- */
 
-static int put_text(void *user, const char *text, size_t size) {
+static int put_piece(void *user, const kvant_answer_piece *piece) {
     chat *c = user;
+    const char *text = piece->text;
+    size_t size = piece->text_size;
+    if (size == 0) return 0;
     if (c->text_size + size + 1 > c->text_room) {
         size_t room = 2 * (c->text_size + size + 1);
         char *grown = realloc(c->text, room);
@@ -48,13 +51,12 @@ int chat_set_sampling(chat *c, const kvant_sampler_params *sampling) {
     free_answerer(c);
     c->sampling = *sampling;
     if (kvant_sampler_create(sampling, c->info.n_vocab, &c->sampler, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
-    const answer_config config = {.model = c->model,
-                                  .session = c->session,
+    const answer_config config = {.session = c->session,
                                   .sampler = c->sampler,
-                                  .draft = c->draft.params,
-                                  .stops = c->options->stops.items,
-                                  .n_stops = c->options->stops.n,
-                                  .put = put_text,
+                                  .params = {.draft = c->draft.params,
+                                             .stops = c->options->stops.items,
+                                             .n_stops = c->options->stops.n},
+                                  .put = put_piece,
                                   .user = c};
     int code = answerer_begin(&c->answer, &config);
     c->can_answer = code == 0;

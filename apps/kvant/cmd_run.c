@@ -42,6 +42,7 @@ typedef struct run_options {
     model_options model;
     const char *prompt, *file, *system, *chat_template;
     int64_t n_predict, kv_check;
+    int logprobs; /* -1: not asked for */
     bool raw, json, verbose_prompt;
     kvant_sampler_params sampling;
     option_list stops;
@@ -63,6 +64,7 @@ typedef struct one_run {
     bool cut_by_context;       /* n_most is less than what was wished */
     char *text; /* of the answer, kept for --json */
     size_t text_size, text_room;
+    json_t *tokens; /* with --logprobs, else NULL */
     bool keep_text;
     char last_byte;
     progress bar;
@@ -159,8 +161,37 @@ static int choose_context(const run_options *o, one_run *a) {
 
 /* ---- the answer ---- */
 
-static int put_text(void *user, const char *text, size_t size) {
+static json_t *probability_json(const one_run *a, int32_t id, float logprob) {
+    char *once = NULL, *twice = NULL;
+    size_t n_once = 0, n_twice = 0;
+    const int32_t pair[2] = {id, id};
+    json_t *object = json_object();
+    json_object_set_new(object, "id", json_integer(id));
+    /* Some vocabularies drop the space before a text's first token: what the second one adds is what it says inside a text. */
+    if (kvant_detokenize(a->model, pair, 1, true, &once, &n_once, NULL) == KVANT_OK &&
+        kvant_detokenize(a->model, pair, 2, true, &twice, &n_twice, NULL) == KVANT_OK && n_twice >= n_once)
+        json_object_set_new(object, "text", json_text_n(twice + n_once, n_twice - n_once));
+    kvant_string_free(once);
+    kvant_string_free(twice);
+    json_object_set_new(object, "logprob", json_number_or_null(logprob));
+    return object;
+}
+
+static void note_token(one_run *a, const kvant_answer_piece *piece) {
+    json_t *token = probability_json(a, piece->id, piece->logprob), *top = json_array();
+    for (int i = 0; i < piece->n_top; i++)
+        json_array_append_new(top, probability_json(a, piece->top[i].id, piece->top[i].logprob));
+    if (piece->n_top > 0) json_object_set(token, "top", top);
+    json_decref(top);
+    json_array_append_new(a->tokens, token);
+}
+
+static int put_piece(void *user, const kvant_answer_piece *piece) {
     one_run *a = user;
+    const char *text = piece->text;
+    size_t size = piece->text_size;
+    if (a->tokens && piece->id >= 0) note_token(a, piece);
+    if (size == 0) return 0;
     a->last_byte = text[size - 1];
     if (!a->keep_text) {
         fwrite(text, 1, size, stdout);
@@ -294,6 +325,7 @@ static int print_json(const one_run *a) {
     for (int64_t i = 0; i < a->answer.n; i++)
         json_array_append_new(ids, json_integer(a->answer.ids[i]));
     json_object_set_new(root, "ids", ids);
+    if (a->tokens) json_object_set(root, "tokens", a->tokens);
     json_object_set_new(root, "stop_reason", json_string(a->ended));
     json_object_set_new(root, "prompt_tokens", json_integer(a->n_ids));
     json_object_set_new(root, "prompt_tokens_kept", json_integer(a->reuse.n_from_disk));
@@ -335,8 +367,10 @@ static int create_parts(const run_options *o, one_run *a) {
     kvant_status st = kvant_session_create(a->model, &p, &a->session, &err);
     if (st == KVANT_OK) st = kvant_sampler_create(&o->sampling, a->info.n_vocab, &a->sampler, &err);
     if (st != KVANT_OK) return fail_with(1, "%s", err.message);
-    answer_config config = {.model = a->model, .session = a->session, .sampler = a->sampler, .stops = o->stops.items,
-                            .n_stops = o->stops.n, .draft = a->draft.params, .put = put_text, .user = a};
+    answer_config config = {.session = a->session, .sampler = a->sampler, .put = put_piece, .user = a,
+                            .params = {.stops = o->stops.items, .n_stops = o->stops.n, .draft = a->draft.params,
+                                       .logprobs = o->logprobs >= 0, .top_logprobs = o->logprobs > 0 ? o->logprobs : 0}};
+    if (o->logprobs >= 0) a->tokens = json_array();
     if (o->kv_check > 0) config.read = check_token;
     int code = answerer_begin(&a->answer, &config);
     if (code) return code;
@@ -377,6 +411,7 @@ static void free_answer(one_run *a) {
     kvant_session_destroy(a->session);
     kvant_ids_free(a->ids);
     free(a->text);
+    json_decref(a->tokens);
     kvant_model_close(a->model);
 }
 
@@ -404,6 +439,8 @@ static int add_run_flags(option *out, int n, run_options *o) {
         {"--kv-check", NULL, OPTION_INT64, &o->kv_check, 0, 1e9, "N",
          "measure what the cache's format changes over N tokens (0: off); slower, in float32 arithmetic unless --fast"},
         {"--json", NULL, OPTION_FLAG, &o->json, 0, 0, NULL, "one JSON object on stdout instead of the stream"},
+        {"--logprobs", NULL, OPTION_INT, &o->logprobs, 0, KVANT_TOP_LOGPROBS_MAX, "N",
+         "with --json: the log-probability of each token, and the N most probable tokens beside it"},
     };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         out[n++] = flags[i];
@@ -418,6 +455,7 @@ static int check_flags(const run_options *o) {
                          "--kv-check reads a prompt in steps of its own, which changes answers with --compat mlx; leave one out");
     if (o->kv_check > 0 && (o->draft.name || o->draft.model))
         return fail_with(2, "--kv-check compares token after token, and a draft reads several at once; leave one out");
+    if (o->logprobs >= 0 && !o->json) return fail_with(2, "--logprobs is part of the JSON object; give --json too");
     if (o->raw && o->system) return fail_with(2, "--raw has no place for a --system message");
     for (int i = 0; i < o->stops.n; i++)
         if (o->stops.items[i][0] == '\0') return fail_with(2, "--stop: a stop string must not be empty");
@@ -427,7 +465,7 @@ static int check_flags(const run_options *o) {
 }
 
 int cmd_run(int argc, char **argv) {
-    run_options o = {.n_predict = -1};
+    run_options o = {.n_predict = -1, .logprobs = -1};
     one_run a = {0};
     option flags[64];
     const char *rest[1];

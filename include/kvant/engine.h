@@ -43,6 +43,7 @@ typedef struct kvant_kv_params {
 } kvant_kv_params;
 
 typedef struct kvant_load_params {
+    uint64_t seed;           /* of the model's samplers: kvant_model_sampler_params */
     int n_threads;           /* 0: the physical cores */
     kvant_isa isa;           /* KVANT_ISA_BEST */
     bool vocab_only;         /* no weights are read: tokenizing only; also for files without weights */
@@ -297,6 +298,8 @@ typedef struct kvant_sampler_params {
     uint64_t seed;
 } kvant_sampler_params;
 void kvant_sampler_params_default(kvant_sampler_params *p); /* greedy */
+/* The same, with the seed that the model was loaded with. */
+void kvant_model_sampler_params(const kvant_model *m, kvant_sampler_params *p);
 typedef struct kvant_sampler kvant_sampler;
 kvant_status kvant_sampler_create(const kvant_sampler_params *params, int n_vocab, kvant_sampler **out, kvant_error *err);
 void kvant_sampler_destroy(kvant_sampler *s);
@@ -349,6 +352,59 @@ kvant_status kvant_generator_next(kvant_generator *g, int64_t room, const int32_
 /* Reads the last token as well, so that the session holds all that was answered; afterwards the session may be changed. */
 kvant_status kvant_generator_finish(kvant_generator *g, kvant_error *err);
 kvant_draft_stats kvant_generator_get_stats(const kvant_generator *g);
+
+/* ---- answers as text ---- */
+
+typedef struct kvant_token_logprob {
+    int32_t id;
+    float logprob; /* natural logarithm of the softmax over the vocabulary, after the penalty, before the temperature */
+} kvant_token_logprob;
+#define KVANT_TOP_LOGPROBS_MAX 10
+
+typedef enum kvant_stop_reason {
+    KVANT_STOP_NONE = 0,  /* the answer goes on */
+    KVANT_STOP_END = 1,   /* an end token of the model */
+    KVANT_STOP_TEXT = 2,  /* a stop string; the text ends before it */
+    KVANT_STOP_LIMIT = 3  /* as many tokens as were wished */
+} kvant_stop_reason;
+
+/* What a token adds: text and numbers are valid until the next call. */
+typedef struct kvant_answer_piece {
+    int32_t id;                     /* -1: an end token, which belongs to no answer */
+    const char *text;               /* what can be shown now, NUL-terminated: nothing while a character is half done or a stop string
+                                       may have begun, else also what was held back before */
+    size_t text_size;
+    kvant_stop_reason reason;
+    float logprob;                  /* of the token; 0 unless logprobs were wished */
+    int n_top;
+    const kvant_token_logprob *top; /* [n_top], the most probable first */
+} kvant_answer_piece;
+
+typedef struct kvant_answer_params {
+    const kvant_draft_params *draft; /* NULL: none */
+    const char *const *stops;        /* [n_stops], borrowed as long as the answer; none empty */
+    int n_stops;
+    bool logprobs;                   /* log-probabilities, and the top_logprobs most probable tokens: 0 to KVANT_TOP_LOGPROBS_MAX */
+    int top_logprobs;
+} kvant_answer_params;
+
+typedef struct kvant_answer kvant_answer;
+/* Answers in a session, one after another as long as it lives; session and sampler are borrowed. Errors as kvant_generator_create;
+ * KVANT_EINVAL: an empty stop string, top_logprobs out of range. */
+kvant_status kvant_answer_create(kvant_session *s, kvant_sampler *sampler, const kvant_answer_params *params, kvant_answer **out,
+                                 kvant_error *err);
+void kvant_answer_destroy(kvant_answer *a);
+/* A new answer of at most max_tokens >= 1 tokens. The session has read the prompt; prompt [n] are its ids or the last of them: the
+ * penalty sees them, and the text goes on where theirs ends. */
+kvant_status kvant_answer_begin(kvant_answer *a, const int32_t *prompt, int64_t n, int64_t max_tokens, kvant_error *err);
+/* The next token. After a piece with a reason the answer is over: KVANT_EINVAL until the next begin. What the session has read then
+ * ends before the last token, or, with a draft, may go beyond a stop string. */
+kvant_status kvant_answer_next(kvant_answer *a, kvant_answer_piece *piece, kvant_error *err);
+/* What is still held back, when the caller ends the answer before its reason: *text, valid until the next call. */
+kvant_status kvant_answer_flush(kvant_answer *a, const char **text, size_t *size, kvant_error *err);
+/* The session reads the last token too; afterwards it may be changed. */
+kvant_status kvant_answer_finish(kvant_answer *a, kvant_error *err);
+kvant_draft_stats kvant_answer_get_stats(const kvant_answer *a);
 
 /* ---- this process ---- */
 

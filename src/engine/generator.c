@@ -14,6 +14,7 @@
 #include "base/os.h"
 #include "cache/page.h"
 #include "engine/drafter.h"
+#include "engine/generator.h"
 #include "engine/session.h"
 
 struct kvant_generator {
@@ -29,6 +30,7 @@ struct kvant_generator {
     float *rows;                        /* [pace.n_most + 1][n_vocab] */
     int32_t step[KVANT_DRAFT_MAX + 1];  /* what a round reads: the pending token, then guesses */
     int32_t next[KVANT_DRAFT_MAX + 1];  /* what a call hands out */
+    kvant_token_report reports[KVANT_DRAFT_MAX + 1]; /* of these, where the sampler keeps reports */
 };
 
 /* ---- creating ---- */
@@ -113,15 +115,26 @@ static kvant_status guess(kvant_generator *g, int64_t room, int *asked, int *n, 
     return KVANT_OK;
 }
 
+static int32_t sample(kvant_generator *g, int index, const float *row) {
+    g->next[index] = kvant_sampler_next(g->sampler, row);
+    const kvant_token_report *report = kvant_sampler_last_report(g->sampler);
+    if (report) g->reports[index] = *report;
+    return g->next[index];
+}
+
+const kvant_token_report *kvant_generator_report(const kvant_generator *g, int index) {
+    return kvant_sampler_last_report(g->sampler) ? &g->reports[index] : NULL;
+}
+
 /* The tokens that the rows of a step give, while they are the guesses: how many; the last one is not read. */
 static int sample_rows(kvant_generator *g, int n_rows, int *n_right) {
     size_t n_vocab = (size_t)g->session->model->info.n_vocab;
     *n_right = 0;
     for (int i = 0;; i++) {
-        g->next[i] = kvant_sampler_next(g->sampler, g->rows + (size_t)i * n_vocab);
-        if (i + 1 == n_rows || g->next[i] != g->step[i + 1]) return i + 1;
+        int32_t id = sample(g, i, g->rows + (size_t)i * n_vocab);
+        if (i + 1 == n_rows || id != g->step[i + 1]) return i + 1;
         ++*n_right;
-        if (kvant_token_is_end(g->session->model, g->next[i])) return i + 1;
+        if (kvant_token_is_end(g->session->model, id)) return i + 1;
     }
 }
 
@@ -154,7 +167,7 @@ static kvant_status check_guesses(kvant_generator *g, int n, int *made, int *n_r
 static kvant_status sample_one(kvant_generator *g, kvant_error *err) {
     const float *logits = kvant_session_logits(g->session);
     if (!logits) return kvant_fail(err, KVANT_EINVAL, "generator: the session has read no prompt, or was truncated since");
-    g->next[0] = kvant_sampler_next(g->sampler, logits);
+    (void)sample(g, 0, logits);
     return KVANT_OK;
 }
 

@@ -98,6 +98,7 @@ kvant_status kvant_model_open(const char *path, const kvant_load_params *params,
     if (!m) return kvant_fail(err, KVANT_ENOMEM, "%s: out of memory", path);
     kvant_cache_config_default(&m->cache);
     m->prefill_step_size = params->prefill_step_size ? params->prefill_step_size : PREFILL_STEP_DEFAULT;
+    m->seed = params->seed;
     m->prefix_ram = params->prefix_ram;
     m->prefix_disk = params->prefix_disk;
     m->compat_mlx = params->kv.compat_mlx;
@@ -176,6 +177,11 @@ kvant_status kvant_model_cache_bytes_for(const kvant_model *m, const char *kv, i
     KVANT_TRY(kvant_format_check(&c.v, c.head_dim, err));
     *out = kvant_cache_bytes_for(&c, n_tokens);
     return KVANT_OK;
+}
+
+void kvant_model_sampler_params(const kvant_model *m, kvant_sampler_params *p) {
+    kvant_sampler_params_default(p);
+    p->seed = m->seed;
 }
 
 double kvant_time_seconds(void) { return kvant_clock_seconds(); }

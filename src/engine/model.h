@@ -15,6 +15,7 @@ typedef struct kvant_prefixes kvant_prefixes;
 #define KVANT_PRECISIONS 2
 
 struct kvant_model {
+    uint64_t seed;                 /* of samplers */
     kvant_gguf *file;
     kvant_context *ctx;
     kvant_tokenizer *tokenizer;    /* NULL: the file has none that Kvant reads */

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "kvant/engine.h"
 #include "base/status.h"
+#include "engine/sampler.h"
 
 #define LAST_N_MAX 65536
 
@@ -25,6 +25,8 @@ struct kvant_sampler {
     double *weights;       /* [n_vocab] */
     int32_t *recent;       /* ring of repeat_last_n ids */
     int n_recent, next_recent;
+    int n_top;             /* of the report; -1: none */
+    kvant_token_report report;
 };
 
 void kvant_sampler_params_default(kvant_sampler_params *p) {
@@ -46,7 +48,7 @@ kvant_status kvant_sampler_create(const kvant_sampler_params *params, int n_voca
     KVANT_TRY(check_range("repeat_last_n", params->repeat_last_n, 0, LAST_N_MAX, err));
     kvant_sampler *s = kvant_alloc(1, sizeof *s);
     if (!s) return kvant_fail(err, KVANT_ENOMEM, "sampler: out of memory");
-    *s = (kvant_sampler){.params = *params, .n_vocab = n_vocab, .state = params->seed};
+    *s = (kvant_sampler){.params = *params, .n_vocab = n_vocab, .state = params->seed, .n_top = -1};
     s->candidates = kvant_alloc((size_t)n_vocab, sizeof *s->candidates);
     s->weights = kvant_alloc((size_t)n_vocab, sizeof *s->weights);
     s->recent = kvant_alloc((size_t)params->repeat_last_n, sizeof *s->recent);
@@ -157,9 +159,49 @@ static int32_t sample(kvant_sampler *s) {
     return last->id;
 }
 
+/* ---- the report ---- */
+
+static void insert_top(kvant_token_report *r, int n_top, candidate c) {
+    if (r->n_top == n_top && (n_top == 0 || c.logit <= r->top[n_top - 1].logprob)) return;
+    int at = r->n_top < n_top ? r->n_top++ : n_top - 1;
+    for (; at > 0 && r->top[at - 1].logprob < c.logit; at--)
+        r->top[at] = r->top[at - 1];
+    r->top[at] = (kvant_token_logprob){c.id, c.logit};
+}
+
+/* Before candidates are moved; logits, until their logarithm of the sum is known. */
+static double report_top(kvant_sampler *s) {
+    kvant_token_report *r = &s->report;
+    float max = s->candidates[most_probable(s)].logit;
+    double total = 0;
+    r->n_top = 0;
+    for (int i = 0; i < s->n_vocab; i++) {
+        total += exp((double)s->candidates[i].logit - max);
+        insert_top(r, s->n_top, s->candidates[i]);
+    }
+    double log_total = max + log(total);
+    for (int i = 0; i < r->n_top; i++)
+        r->top[i].logprob = (float)(r->top[i].logprob - log_total);
+    return log_total;
+}
+
+void kvant_sampler_keep_report(kvant_sampler *s, int n_top) { s->n_top = n_top; }
+
+const kvant_token_report *kvant_sampler_last_report(const kvant_sampler *s) { return s->n_top >= 0 ? &s->report : NULL; }
+
+static float penalised(const kvant_sampler *s, const float *logits, int32_t id) {
+    float logit = isnan(logits[id]) ? -INFINITY : logits[id];
+    if (s->params.repeat_penalty == 1.0f) return logit;
+    for (int i = 0; i < s->n_recent; i++)
+        if (s->recent[i] == id) return logit > 0 ? logit / s->params.repeat_penalty : logit * s->params.repeat_penalty;
+    return logit;
+}
+
 int32_t kvant_sampler_next(kvant_sampler *s, const float *logits) {
     fill_candidates(s, logits);
+    double log_total = s->n_top >= 0 ? report_top(s) : 0;
     int32_t id = s->params.temperature > 0 ? sample(s) : most_probable(s);
+    if (s->n_top >= 0) s->report.logprob = (float)(penalised(s, logits, id) - log_total);
     kvant_sampler_accept(s, id);
     return id;
 }
