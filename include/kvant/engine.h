@@ -48,6 +48,7 @@ typedef struct kvant_load_params {
     kvant_isa isa;           /* KVANT_ISA_BEST */
     bool vocab_only;         /* no weights are read: tokenizing only; also for files without weights */
     int prefill_step_size;   /* tokens a prefill chunk, 0: 512 */
+    const char *mmproj;      /* the GGUF file of a vision model for a text model's GGUF file; NULL: what the model itself has */
     kvant_kv_params kv;
     const char *cache_dir;        /* the folder where calibrations are kept and found again, made where it is missing; NULL: none */
     size_t prefix_ram;            /* bytes of past sequences that stay in memory for later prompts; 0: none */
@@ -64,7 +65,7 @@ void kvant_model_close(kvant_model *m);
 /* What the first line of the program says. Strings live as long as the model. */
 typedef struct kvant_model_info {
     const char *name, *architecture, *path;
-    const char *kit;             /* "text" */
+    const char *kit;             /* "text", "text+vision" */
     int n_layer, n_head, n_kv_head, head_dim, n_embd, n_vocab;
     const int *layer_window;     /* [n_layer], 0: whole context; NULL where only the vocabulary is there */
     int64_t n_context_train, n_parameters;

@@ -109,8 +109,8 @@ static kvant_status guess(kvant_generator *g, int64_t room, int *asked, int *n, 
     KVANT_TRY(g->drafter->guess(g->drafter, t, wanted, g->step + 1, &n_guess, err));
     *seconds = kvant_clock_seconds() - started;
     *asked = wanted;
-    /* Nothing is answered after an end token. */
-    for (int i = 1; i <= n_guess && *n == i; i++)
+    /* Nothing is answered after an end token, and no patches of pictures. */
+    for (int i = 1; i <= n_guess && *n == i && g->step[i] >= 0; i++)
         if (i == 1 || !kvant_token_is_end(g->session->model, g->step[i - 1])) *n = i + 1;
     return KVANT_OK;
 }

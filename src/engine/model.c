@@ -8,6 +8,7 @@
 
 #include "base/memory.h"
 #include "base/os.h"
+#include "engine/image.h"
 #include "engine/kv_config.h"
 #include "engine/model_file.h"
 #include "engine/prefixes.h"
@@ -24,6 +25,8 @@ static kvant_status check_params(const kvant_load_params *p, kvant_error *err) {
     if (p->prefill_step_size < 0 || p->prefill_step_size > PREFILL_STEP_MAX)
         return kvant_fail(err, KVANT_EINVAL, "prefill_step_size: found %d, expected 1 to %d tokens (0: the default, %d)",
                           p->prefill_step_size, PREFILL_STEP_MAX, PREFILL_STEP_DEFAULT);
+    if (p->vocab_only && p->mmproj)
+        return kvant_fail(err, KVANT_EINVAL, "%s: a vision model is of no use with the vocabulary only", p->mmproj);
     if (p->vocab_only && p->calibration_file)
         return kvant_fail(err, KVANT_EINVAL, "%s: a calibration is of no use with the vocabulary only", p->calibration_file);
     /* Before minutes of reading: what is wrong with any model is said at once. */
@@ -73,6 +76,9 @@ static kvant_status load_decoder(kvant_model *m, const kvant_load_params *p, kva
     KVANT_TRY(kvant_decoder_load(m->ctx, m->file, &m->decoder, err));
     kvant_decoder_get_info(m->decoder, &m->info);
     set_shape(m, &m->cache);
+    KVANT_TRY(kvant_model_load_vision(m, p->mmproj, err));
+    if (m->vision && !(m->rows = kvant_alloc((size_t)m->prefill_step_size, sizeof *m->rows)))
+        return kvant_fail(err, KVANT_ENOMEM, "%s: out of memory", m->path);
     KVANT_TRY(kvant_workspace_create(m->decoder, m->prefill_step_size, &m->workspace, err));
     if (p->calibration_file) KVANT_TRY(kvant_model_load_calibration(m, p->calibration_file, err));
     if (kvant_kv_config_has_budget(&p->kv)) KVANT_TRY(apply_budget(m, &p->kv, err));
@@ -133,6 +139,8 @@ void kvant_model_close(kvant_model *m) {
     kvant_free(m->calibration_file);
     kvant_free(m->cache_dir);
     kvant_free(m->prefix_dir);
+    kvant_model_free_vision(m);
+    kvant_free(m->rows);
     kvant_workspace_destroy(m->workspace);
     kvant_decoder_destroy(m->decoder);
     kvant_tokenizer_destroy(m->tokenizer);
@@ -156,7 +164,7 @@ static double stored_bits(const kvant_cache_config *c) {
 void kvant_model_get_info(const kvant_model *m, kvant_model_info *out) {
     const kvant_decoder_info *d = &m->info;
     *out = (kvant_model_info){
-        .name = m->name, .architecture = d->architecture, .path = m->path, .kit = "text", .n_layer = d->n_layer,
+        .name = m->name, .architecture = d->architecture, .path = m->path, .kit = m->vision ? "text+vision" : "text", .n_layer = d->n_layer,
         .n_head = d->n_head, .n_kv_head = d->n_kv_head, .head_dim = d->head_dim, .n_embd = d->n_embd,
         .n_vocab = m->decoder ? d->n_vocab : kvant_tokenizer_n_token(m->tokenizer), .layer_window = d->layer_window,
         .n_context_train = d->n_context, .n_parameters = d->n_parameters, .weight_bytes = d->weight_bytes,

@@ -11,6 +11,7 @@
 
 typedef struct kvant_sensitivity kvant_sensitivity;
 typedef struct kvant_prefixes kvant_prefixes;
+typedef struct kvant_pixtral kvant_pixtral;
 
 #define KVANT_PRECISIONS 2
 
@@ -33,6 +34,13 @@ struct kvant_model {
     size_t prefix_ram;
     uint64_t prefix_disk;
     char *prefix_dir;              /* NULL: past sequences end with the process */
+    kvant_pixtral *vision;         /* what reads pictures (image.c); NULL: a text model */
+    kvant_gguf *projector;         /* its file; NULL: the model's own */
+    uint8_t vision_fingerprint[KVANT_FINGERPRINT_BYTES];
+    int32_t image_token, image_break, image_end; /* -1: unknown */
+    kvant_image *images;           /* all that are open, and the last ones that were */
+    int64_t n_images_computed;     /* so far, for tests */
+    const float **rows;            /* [prefill_step_size]: of pictures, for the step that is made; NULL without vision */
     int prefill_step_size;
     bool compat_mlx, kv_center_off;
     char *name, *path;

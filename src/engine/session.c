@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "engine/image.h"
 #include "engine/kv_budget.h"
 #include "engine/kv_config.h"
 #include "engine/session.h"
@@ -109,7 +110,7 @@ kvant_status kvant_session_check_tokens(kvant_session *s, const int32_t *ids, in
         return kvant_fail(err, KVANT_EFULL, "context: %lld tokens were to be read, but it holds %lld; a larger context (-c) or a shorter "
                           "prompt fits", (long long)n, (long long)s->n_context);
     for (int64_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= s->model->info.n_vocab)
+        if ((ids[i] < 0 && !s->model->vision) || ids[i] >= s->model->info.n_vocab)
             return kvant_fail(err, KVANT_EINVAL, "token %lld: found id %d, expected 0 to %d", (long long)i, ids[i],
                               s->model->info.n_vocab - 1);
     return reserve_tokens(s, n, err);
@@ -133,13 +134,24 @@ static kvant_status observe(void *session, int layer, int64_t first, const float
 
 kvant_observe_fn kvant_session_observer(const kvant_session *s) { return s->check || s->heads ? observe : NULL; }
 
-/* The model's scratch is shared with other sessions: it is observed for one chunk, where someone looks. */
-static kvant_status forward(kvant_session *s, const int32_t *ids, int n, float *logits, int n_logits) {
+static kvant_status forward(kvant_session *s, const int32_t *ids, int n, bool has_pictures, float *logits, int n_logits) {
     const kvant_model *m = s->model;
-    kvant_workspace_observe(m->workspace, kvant_session_observer(s), s);
-    kvant_status st = kvant_decoder_forward(m->decoder, m->workspace, s->sequence, ids, n, s->precision, logits, n_logits);
-    kvant_workspace_observe(m->workspace, NULL, NULL);
-    return st;
+    kvant_segment g = {.s = s->sequence,
+                       .ids = ids,
+                       .n = n,
+                       .logits = logits,
+                       .n_logits = logits ? n_logits : 0,
+                       .observe = kvant_session_observer(s),
+                       .observer = s,
+                       .rows = has_pictures ? m->rows : NULL};
+    return kvant_decoder_forward_batch(m->decoder, m->workspace, &g, 1, s->precision);
+}
+
+/* What is read in the places of negative ids. */
+static kvant_status prepare_pictures(const kvant_session *s, const int32_t *ids, int n, bool *has_pictures, kvant_error *err) {
+    *has_pictures = false;
+    for (int i = 0; i < n; i++) *has_pictures = *has_pictures || ids[i] < 0;
+    return *has_pictures ? kvant_model_find_rows(s->model, ids, n, s->model->rows, err) : KVANT_OK;
 }
 
 /* Once, when the first tokens are there and quantized. */
@@ -168,7 +180,9 @@ kvant_status kvant_session_finish_chunk(kvant_session *s, const int32_t *ids, in
 /* One chunk through the model, then the cache is quantized as far as its settings say. */
 static kvant_status run_chunk(kvant_session *s, const int32_t *ids, int n, float *logits, int n_logits, kvant_error *err) {
     int64_t length = kvant_session_length(s);
-    kvant_status st = forward(s, ids, n, logits, n_logits);
+    bool has_pictures;
+    KVANT_TRY(prepare_pictures(s, ids, n, &has_pictures, err));
+    kvant_status st = forward(s, ids, n, has_pictures, logits, n_logits);
     if (st == KVANT_OK) st = kvant_session_finish_chunk(s, ids, n);
     if (st == KVANT_OK) return KVANT_OK;
     s->has_logits = false;

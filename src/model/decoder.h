@@ -69,6 +69,8 @@ typedef struct kvant_segment {
     int n_logits;
     kvant_observe_fn observe;  /* as kvant_workspace_observe, for this segment's rows alone; NULL: nobody */
     void *observer;
+    const float *const *rows;  /* NULL, or [n]: where it is not NULL, what is read instead of the embedding of ids[i] ([n_embd], of a
+                                  picture's patch); the id is not looked at */
 } kvant_segment;
 /* kvant_decoder_forward for all segments at once: weights are read once. All n together are at most n_max; the sequences may be of
  * several caches with the decoder's context, layers and heads. Rows have the same bits as alone. Errors as above, and KVANT_EINVAL

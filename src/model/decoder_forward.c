@@ -30,6 +30,11 @@ static void embed(const step *t) {
     float *x = t->w->x;
     for (int s = 0; s < t->n_segments; s++) {
         for (int i = 0; i < t->segments[s].n; i++, x += d->hp.n_embd) {
+            const float *row = t->segments[s].rows ? t->segments[s].rows[i] : NULL;
+            if (row) {
+                memcpy(x, row, (size_t)d->hp.n_embd * sizeof *x);
+                continue;
+            }
             kvant_weight_decode_source(&d->embedding_rows, t->segments[s].ids[i], d->hp.n_embd, x);
             if (d->hp.embedding_scale != 1.0f) d->ctx->kernels->scale_f32(x, d->hp.embedding_scale, d->hp.n_embd);
         }
@@ -241,7 +246,7 @@ static kvant_status begin_step(step *t) {
         if (g->n < 1 || g->n > w->n_max - t->n || g->n_logits < 0 || g->n_logits > g->n) return KVANT_EINVAL;
         if (g->n_logits > 0 && !g->logits) return KVANT_EINVAL;
         for (int k = 0; k < g->n; k++)
-            if (g->ids[k] < 0 || g->ids[k] >= t->d->hp.n_vocab) return KVANT_EINVAL;
+            if (!(g->rows && g->rows[k]) && (g->ids[k] < 0 || g->ids[k] >= t->d->hp.n_vocab)) return KVANT_EINVAL;
         for (int k = 0; k < i; k++)
             if (t->segments[k].s == g->s) return KVANT_EINVAL;
         w->starts[i] = kvant_sequence_length(g->s);
@@ -281,7 +286,7 @@ kvant_status kvant_decoder_forward_batch(const kvant_decoder *d, kvant_workspace
 kvant_status kvant_decoder_forward_layers(const kvant_decoder *d, kvant_workspace *w, kvant_sequence *s, const int32_t *ids, int n,
                                           kvant_precision precision, int first, int end, float *x, float *logits, int n_logits) {
     if (first < 0 || end > d->hp.n_layer || n_logits < 0 || n_logits > n) return KVANT_EINVAL;
-    kvant_segment segment = {s, ids, n, logits, logits ? n_logits : 0, w->observe, w->observer};
+    kvant_segment segment = {s, ids, n, logits, logits ? n_logits : 0, w->observe, w->observer, NULL};
     step t = {.d = d, .w = w, .segments = &segment, .n_segments = 1, .precision = precision};
     return run_step(&t, first, end, x);
 }

@@ -17,6 +17,7 @@
 #include "base/bytes.h"
 #include "base/memory.h"
 #include "base/os.h"
+#include "engine/image.h"
 #include "file/folder.h"
 #include "file/safetensors.h"
 #include "kvant/engine.h"
@@ -147,6 +148,140 @@ static void the_tower_gives_the_features_of_mlx(void **state) {
     close_tower(&o);
 }
 
+/* ---- the whole model ---- */
+
+typedef struct model {
+    kvant_model *m;
+    kvant_session *s;
+    kvant_image *image;
+    int32_t *ids; /* the golden prompt, with the patches of image_a.png in it */
+    int n;
+    int n_vocab;
+} model;
+
+/* Golden ids have [IMG] where the patches are. */
+static void put_patches(model *o, const kvant_safetensor *ids) {
+    o->n = (int)(ids->bytes / 4);
+    o->ids = calloc((size_t)o->n, sizeof *o->ids);
+    for (int i = 0, patch = 0; i < o->n; i++) {
+        int32_t id = (int32_t)kvant_read_u32(ids->data + 4 * (size_t)i);
+        o->ids[i] = id == kvant_model_image_token(o->m) ? o->image->ids[patch++] : id;
+    }
+}
+
+static model open_model(const char *kv, int bits, int step, bool compat) {
+    model o = {0};
+    kvant_load_params load;
+    kvant_session_params params;
+    kvant_model_info info;
+    kvant_error err;
+    kvant_load_params_default(&load);
+    kvant_session_params_default(&params);
+    load.n_threads = 2;
+    load.prefill_step_size = step;
+    load.kv.compat_mlx = compat;
+    load.kv.kv = bits ? NULL : kv;
+    load.kv.kv_bits = bits;
+    load.kv.kv_group_size = bits ? 64 : 0;
+    load.prefix_ram = compat ? 0 : (size_t)64 << 20;
+    params.precision = KVANT_EXACT;
+    if (kvant_model_open(ROOT, &load, &o.m, &err) != KVANT_OK) fail_msg("%s", err.message);
+    kvant_model_get_info(o.m, &info);
+    o.n_vocab = info.n_vocab;
+    assert_string_equal(info.kit, "text+vision");
+    assert_int_equal(kvant_model_image_token(o.m), 5);
+    if (kvant_session_create(o.m, &params, &o.s, &err) != KVANT_OK) fail_msg("%s", err.message);
+    if (kvant_image_open(o.m, ROOT "/image_a.png", &o.image, &err) != KVANT_OK) fail_msg("%s", err.message);
+    put_patches(&o, array_named("input_ids"));
+    return o;
+}
+
+static void close_model(model *o) {
+    free(o->ids);
+    kvant_image_close(o->image);
+    kvant_session_destroy(o->s);
+    kvant_model_close(o->m);
+}
+
+static int largest(const float *x, int n) {
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+#define N_PROMPT_ROWS 8
+
+/* Chunks as mlx-lm makes them, then every golden token after the golden one before it: the worst relative distance of a row. */
+static double follow(model *o, const char *config, int step, int *n_wrong) {
+    char name[64];
+    kvant_error err;
+    double worst = 0;
+    size_t row_size = (size_t)o->n_vocab;
+    float *rows = calloc((size_t)o->n * row_size, sizeof *rows);
+    for (int done = 0; done < o->n;) {
+        int left = o->n - done, n = left > 1 ? (left - 1 < step ? left - 1 : step) : 1;
+        if (kvant_session_step(o->s, o->ids + done, n, rows + (size_t)done * row_size, &err) != KVANT_OK)
+            fail_msg("%s", err.message);
+        done += n;
+    }
+    snprintf(name, sizeof name, "%s.prompt_logits", config);
+    for (int i = 0; i < N_PROMPT_ROWS; i++)
+        worst = fmax(worst, distance(array_named(name), (size_t)i * row_size,
+                                     rows + (size_t)(o->n - N_PROMPT_ROWS + i) * row_size, row_size));
+    snprintf(name, sizeof name, "%s.gen_ids", config);
+    const kvant_safetensor *gen = array_named(name);
+    snprintf(name, sizeof name, "%s.gen_logits", config);
+    const kvant_safetensor *logits = kvant_safetensors_find(golden, name); /* textonly has none */
+    *n_wrong = 0;
+    for (size_t i = 0; i < gen->bytes / 4; i++) {
+        int32_t id = (int32_t)kvant_read_u32(gen->data + 4 * i);
+        const float *row = kvant_session_logits(o->s);
+        if (logits) worst = fmax(worst, distance(logits, i * row_size, row, row_size));
+        *n_wrong += largest(row, o->n_vocab) != id;
+        if (kvant_session_decode(o->s, id, &err) != KVANT_OK) fail_msg("%s", err.message);
+    }
+    free(rows);
+    return worst;
+}
+
+static void logits_and_tokens_are_those_of_mlx(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        int bits, step;
+    } configs[] = {{"none", 0, 2048}, {"kv4_g64", 4, 2048}, {"kv8_g64", 8, 2048}, {"kv4_g64_step64", 4, 64}};
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++)
+        for (int half = 0; half < 2; half++) {
+            char name[64];
+            int n_wrong;
+            model o = open_model(half ? NULL : "f32", configs[i].bits, configs[i].step, true);
+            snprintf(name, sizeof name, "%s%s", half ? "" : "f32.", configs[i].name);
+            double worst = follow(&o, name, configs[i].step, &n_wrong);
+            printf("  %-24s off by %.2e, %d ids differ\n", name, worst, n_wrong);
+            /* Half precision moves a quantized cache by whole codes. */
+            assert_true(worst < (half ? 0.5 : configs[i].bits ? 1e-2 : 1e-3));
+            assert_true(half || n_wrong == 0);
+            close_model(&o);
+        }
+}
+
+static void text_alone_reads_as_in_a_text_model(void **state) {
+    (void)state;
+    int n_wrong;
+    model o = open_model("f32", 0, 2048, true);
+    free(o.ids);
+    const kvant_safetensor *t = array_named("prompt_token_ids_before_expansion"); /* its [IMG] is a token like others */
+    o.n = (int)(t->bytes / 4);
+    o.ids = calloc((size_t)o.n, sizeof *o.ids);
+    for (int i = 0; i < o.n; i++)
+        o.ids[i] = (int32_t)kvant_read_u32(t->data + 4 * (size_t)i);
+    double worst = follow(&o, "f32.textonly", 2048, &n_wrong);
+    printf("  %-24s off by %.2e, %d ids differ\n", "f32.textonly", worst, n_wrong);
+    assert_true(worst < 1e-3 && n_wrong == 0);
+    close_model(&o);
+}
+
 int main(void) {
     kvant_error err;
     if (kvant_safetensors_open(ROOT "/golden.safetensors", &golden, &err) != KVANT_OK) {
@@ -156,6 +291,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pictures_are_prepared_as_by_the_processor),
         cmocka_unit_test(the_tower_gives_the_features_of_mlx),
+        cmocka_unit_test(logits_and_tokens_are_those_of_mlx),
+        cmocka_unit_test(text_alone_reads_as_in_a_text_model),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     kvant_safetensors_close(golden);
