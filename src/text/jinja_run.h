@@ -156,8 +156,10 @@ kvant_status kvant_jinja_format(kvant_jinja_run *r, const kvant_jinja_text *form
 /* jinja_case.c */
 typedef enum kvant_jinja_case { CASE_UPPER, CASE_LOWER, CASE_CAPITALIZE, CASE_TITLE, CASE_TITLE_METHOD } kvant_jinja_case;
 kvant_status kvant_jinja_change_case(kvant_jinja_run *r, const kvant_jinja_text *t, kvant_jinja_case to, kvant_jinja_value *out);
-/* Whether Python shows a character as it is. */
+/* Whether Python shows a character as it is; letters and digits of all scripts. */
 bool kvant_jinja_is_printable(uint32_t code);
+bool kvant_jinja_is_letter(uint32_t code);
+bool kvant_jinja_is_digit(uint32_t code);
 
 /* Tables by name: NULL when there is none. */
 const kvant_jinja_builtin *kvant_jinja_find_filter(const char *name, size_t size);

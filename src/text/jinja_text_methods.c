@@ -337,12 +337,19 @@ static kvant_status adjust(run *r, call *c, value *out) {
 }
 
 static bool has_kind(uint32_t code, char kind) {
-    bool digit = code >= '0' && code <= '9',
-         letter = (code | 32) - 'a' < 26u || (code >= 0xC0 && !kvant_jinja_is_space(code) && code != 0xD7 && code != 0xF7);
-    return kind == 'd' ? digit : kind == 's' ? kvant_jinja_is_space(code) : kind == 'a' ? letter : letter || digit;
+    switch (kind) {
+    case 'd':
+        return kvant_jinja_is_digit(code);
+    case 's':
+        return kvant_jinja_is_space(code);
+    case 'a':
+        return kvant_jinja_is_letter(code);
+    default:
+        return kvant_jinja_is_letter(code) || kvant_jinja_is_digit(code);
+    }
 }
 
-/* isdigit, isspace, isalpha, isalnum: letters are ASCII's and all beyond U+00C0. */
+/* isdigit, isspace, isalpha, isalnum. */
 static kvant_status is_kind(run *r, call *c, value *out) {
     const text *t = self_text(c);
     const char *name = c->what->name;
