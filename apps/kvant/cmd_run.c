@@ -23,6 +23,7 @@
 #include "json_output.h"
 #include "kv_check.h"
 #include "options.h"
+#include "prompt_images.h"
 #include "report.h"
 
 #define MAX_PROMPT ((size_t)64 << 20)
@@ -45,7 +46,7 @@ typedef struct run_options {
     int logprobs; /* -1: not asked for */
     bool raw, json, verbose_prompt;
     kvant_sampler_params sampling;
-    option_list stops;
+    option_list stops, images;
     draft_options draft;
 } run_options;
 
@@ -58,6 +59,7 @@ typedef struct one_run {
     draft draft;
     kv_check check;
     kvant_sync_result reuse;
+    prompt_images images;
     int32_t *ids; /* the prompt */
     int n_ids;
     int64_t n_context, n_most; /* tokens of the answer, at most */
@@ -90,6 +92,13 @@ static int make_prompt(const run_options *o, const kvant_model *m, char **text, 
         int code = read_text(o->file ? o->file : "-", MAX_PROMPT, &typed, &typed_size);
         if (code) return code;
     }
+    if (o->images.n > 0 && strlen(typed) == typed_size) {
+        char *with_places = prompt_images_add_places(typed, o->images.n);
+        free(typed);
+        if (!with_places) return fail_with(1, "out of memory");
+        typed = with_places;
+        typed_size = strlen(typed);
+    }
     *text = typed;
     *size = typed_size;
     if (o->raw) return 0;
@@ -118,10 +127,12 @@ static int tokenize_prompt(const run_options *o, one_run *a) {
     char *text = NULL;
     size_t size = 0;
     kvant_error err = {0};
-    int code = make_prompt(o, a->model, &text, &size);
+    int code = prompt_images_open(&a->images, a->model, &o->images);
+    if (!code) code = make_prompt(o, a->model, &text, &size);
     if (code) return code;
     if (kvant_tokenize(a->model, text, size, true, true, &a->ids, &a->n_ids, &err) != KVANT_OK)
         code = fail_with(1, "%s", err.message);
+    if (!code && a->images.n > 0) code = prompt_images_expand(&a->images, a->model, &a->ids, &a->n_ids);
     if (!code && o->verbose_prompt) {
         fprintf(stderr, "kvant: the prompt, %d tokens:\n%.*s\n", a->n_ids, (int)size, text);
         for (int i = 0; i < a->n_ids; i++)
@@ -412,6 +423,7 @@ static void free_answer(one_run *a) {
     kvant_ids_free(a->ids);
     free(a->text);
     json_decref(a->tokens);
+    prompt_images_close(&a->images);
     kvant_model_close(a->model);
 }
 
@@ -421,6 +433,10 @@ static int add_run_flags(option *out, int n, run_options *o) {
         {NULL, NULL, OPTION_FLAG, NULL, 0, 0, NULL, "prompt"},
         {"--prompt", "-p", OPTION_STRING, &o->prompt, 0, 0, "TEXT", "the prompt"},
         {"--file", "-f", OPTION_STRING, &o->file, 0, 0, "FILE", "the prompt from a file, - for stdin (stdin)"},
+        {"--image", NULL, OPTION_LIST, &o->images, 0, 0, "FILE",
+         "a picture (PNG, JPEG, WebP) for its place, [IMG], in the prompt, or before it; may be repeated"},
+        {"--mmproj", NULL, OPTION_STRING, &o->model.load.mmproj, 0, 0, "FILE",
+         "the GGUF file of the vision model that reads pictures for the model's GGUF file"},
         {"--system", NULL, OPTION_STRING, &o->system, 0, 0, "TEXT", "a system message before it"},
         {"--raw", NULL, OPTION_FLAG, &o->raw, 0, 0, NULL, "continue the text, without a chat template"},
         {"--chat-template", NULL, OPTION_STRING, &o->chat_template, 0, 0, "NAME", "a family of templates (the model file's own)"},
@@ -457,6 +473,8 @@ static int check_flags(const run_options *o) {
         return fail_with(2, "--kv-check compares token after token, and a draft reads several at once; leave one out");
     if (o->logprobs >= 0 && !o->json) return fail_with(2, "--logprobs is part of the JSON object; give --json too");
     if (o->raw && o->system) return fail_with(2, "--raw has no place for a --system message");
+    if (o->images.n > 0 && o->draft.model) return fail_with(2, "--image needs a model that sees pictures as a draft too, which none does: "
+                                                              "leave --draft-model out (--draft ngram works)");
     for (int i = 0; i < o->stops.n; i++)
         if (o->stops.items[i][0] == '\0') return fail_with(2, "--stop: a stop string must not be empty");
     if (o->sampling.temperature == 0 && (o->sampling.top_k > 0 || o->sampling.top_p < 1 || o->sampling.min_p > 0))
