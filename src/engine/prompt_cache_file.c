@@ -73,7 +73,8 @@ static kvant_status read_quantized_numbers(const reader *r, kvant_prompt_layer *
     const char *texts[MAX_NUMBERS];
     int n = r->f->by_classes_last ? find_text_numbers(r, texts) : 0;
     if (r->f->by_classes_last && n != 3 && n != 4)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: its state has %d numbers, expected offset, group_size and bits", r->path, r->layer, n);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: its state has %d numbers, expected offset, group_size and bits", r->path,
+                          r->layer, n);
     for (int i = 0; i < 3; i++)
         KVANT_TRY(n ? parse_number(r, names[i], texts[n - 3 + i], fields[i]) : read_array_number(r, 2 + i, names[i], fields[i]));
     return KVANT_OK;
@@ -107,7 +108,8 @@ static kvant_status find_array(const reader *r, kvant_prompt_layer *l, int side,
     const kvant_safetensor *t = kvant_safetensors_find(r->f->file, name);
     if (!t) return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d has no %s (array %s)", r->path, r->layer, side_names[side], name);
     if (t->n_dims != 4)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: array %s has %d dimensions, expected 4: batch, KV heads, tokens, elements", r->path, name, t->n_dims);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: array %s has %d dimensions, expected 4: batch, KV heads, tokens, elements", r->path,
+                          name, t->n_dims);
     if (t->dims[0] != 1)
         return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: array %s is of a batch of %" PRId64 " prompts; Kvant reads files of one", r->path, name,
                           t->dims[0]);
@@ -116,8 +118,8 @@ static kvant_status find_array(const reader *r, kvant_prompt_layer *l, int side,
                           ": it is of another model", r->path, name, t->dims[1], t->dims[3], r->n_kv_head, columns);
     if (l->rows == 0) l->rows = t->dims[2];
     if (t->dims[2] != l->rows)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: array %s has %" PRId64 " rows, but others of its layer have %" PRId64, r->path, name, t->dims[2],
-                          l->rows);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: array %s has %" PRId64 " rows, but others of its layer have %" PRId64, r->path, name,
+                          t->dims[2], l->rows);
     bool is_codes = l->kind == KVANT_PROMPT_QUANTIZED && part == 0;
     bool is_float = t->type == KVANT_ST_F16 || t->type == KVANT_ST_BF16 || t->type == KVANT_ST_F32;
     if (is_codes ? t->type != KVANT_ST_U32 : !is_float)
@@ -140,8 +142,8 @@ static kvant_status check_group(const reader *r, const kvant_prompt_layer *l) {
 static kvant_status place_rows(const reader *r, kvant_prompt_layer *l) {
     if (l->kind != KVANT_PROMPT_ROTATING) {
         if (l->offset > l->rows)
-            return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d claims %" PRId64 " tokens, but its arrays have %" PRId64 " rows", r->path, r->layer,
-                              l->offset, l->rows);
+            return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d claims %" PRId64 " tokens, but its arrays have %" PRId64 " rows", r->path,
+                              r->layer, l->offset, l->rows);
         l->n_last = l->offset;
         return KVANT_OK;
     }
@@ -163,8 +165,8 @@ static kvant_status read_layer(const reader *r, const char *class, kvant_prompt_
     size_t kind = 0, n_kinds = sizeof kinds / sizeof *kinds;
     while (kind < n_kinds && strcmp(class, kinds[kind].name) != 0) kind++;
     if (kind == n_kinds)
-        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: layer %d is of another class than KVCache, QuantizedKVCache and RotatingKVCache, which are "
-                          "the ones that Kvant reads", r->path, r->layer);
+        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: layer %d is of another class than KVCache, QuantizedKVCache and "
+                          "RotatingKVCache, which are the ones that Kvant reads", r->path, r->layer);
     l->kind = kinds[kind].kind;
     if (l->kind == KVANT_PROMPT_ROTATING) KVANT_TRY(read_rotating_numbers(r, l));
     if (l->kind == KVANT_PROMPT_QUANTIZED) {

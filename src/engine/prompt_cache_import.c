@@ -63,9 +63,10 @@ static kvant_status check_windows(const importer *m, kvant_error *err) {
         int64_t seen = w.size > 0 && m->n >= w.size ? m->n - w.size + 1 : 0;
         bool keeps = w.size > 0 && w.keep > first_missing;
         if (first_missing >= end_missing || (end_missing <= seen && !keeps)) continue;
-        return kvant_fail(err, KVANT_EUNSUPPORTED, "%s: layer %d no longer has the tokens %" PRId64 " to %" PRId64 " of %" PRId64 " (its window is %" PRId64
-                          ", with the first %" PRId64 "), which this session would see; a model opened with a window of its own (max_kv_size %" PRId64
-                          ") does not", m->path, i, first_missing, end_missing - 1, l->offset, l->max_size, l->keep, l->max_size);
+        return kvant_fail(err, KVANT_EUNSUPPORTED, "%s: layer %d no longer has the tokens %" PRId64 " to %" PRId64 " of %" PRId64
+                          " (its window is %" PRId64 ", with the first %" PRId64 "), which this session would see; a model opened with a "
+                          "window of its own (max_kv_size %" PRId64 ") does not", m->path, i, first_missing, end_missing - 1, l->offset, l->max_size,
+                          l->keep, l->max_size);
     }
     return KVANT_OK;
 }
@@ -100,8 +101,8 @@ static kvant_status read_values(const importer *m, int layer, int64_t first, int
             bool finite = true;
             for (int i = 0; i < d; i++) finite = finite && isfinite(key[i]) && isfinite(v[i]);
             if (!finite)
-                return kvant_fail(err, KVANT_EFORMAT, "%s: layer %d, token %" PRId64 ", KV head %d: holds what is not a number", m->path, layer, first + t,
-                                  head);
+                return kvant_fail(err, KVANT_EFORMAT, "%s: layer %d, token %" PRId64 ", KV head %d: holds what is not a number", m->path, layer,
+                                  first + t, head);
             for (int i = 0; i < d; i++) k[i] = key[m->order[i]];
         }
     }
@@ -243,8 +244,8 @@ static kvant_status import_file(kvant_session *s, const char *path, const kvant_
         return kvant_fail(err, KVANT_EFULL, "%s: holds %" PRId64 " tokens, but the context %" PRId64 "; a larger context (-c) fits", path, m.n,
                           s->n_context);
     if (ids && n != m.n)
-        return kvant_fail(err, KVANT_EINVAL, "%s: holds %" PRId64 " tokens, but the prompt has %" PRId64 "; it must be the one that the file was made "
-                          "from, with the same special tokens", path, m.n, n);
+        return kvant_fail(err, KVANT_EINVAL, "%s: holds %" PRId64 " tokens, but the prompt has %" PRId64 "; it must be the one that the file "
+                          "was made from, with the same special tokens", path, m.n, n);
     if (!ids) KVANT_TRY(parse_ids(f, path, m.n, &own, err));
     m.moves = kvant_prompt_key_order(s->model, m.order);
     kvant_status st = kvant_session_check_tokens(s, ids ? ids : own, m.n, err);
