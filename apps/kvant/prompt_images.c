@@ -12,7 +12,8 @@ char *prompt_images_add_places(const char *text, int n) {
     size_t place = strlen(IMAGE_PLACE), size = strlen(text), n_added = strstr(text, IMAGE_PLACE) ? 0 : (size_t)n;
     char *out = malloc(n_added * place + size + 1);
     if (!out) return NULL;
-    for (size_t i = 0; i < n_added; i++) memcpy(out + i * place, IMAGE_PLACE, place);
+    for (size_t i = 0; i < n_added; i++)
+        memcpy(out + i * place, IMAGE_PLACE, place);
     memcpy(out + n_added * place, text, size + 1);
     return out;
 }
@@ -24,8 +25,8 @@ int prompt_images_open(prompt_images *p, kvant_model *m, const option_list *file
         if (st != KVANT_OK) return fail_with(st == KVANT_EINVAL ? 2 : 1, "%s", err.message);
         p->n++;
         kvant_image_info info = kvant_image_get_info(p->items[i]);
-        fprintf(stderr, "kvant: %s: %d x %d pixels, read as %d x %d patches, %d tokens\n", files->items[i], info.width, info.height,
-                info.columns, info.rows, info.n_tokens);
+        fprintf(stderr, "kvant: %s: %d x %d pixels, read as %d x %d patches, %d tokens\n", files->items[i], info.width,
+                info.height, info.columns, info.rows, info.n_tokens);
     }
     return 0;
 }
@@ -43,6 +44,7 @@ int prompt_images_expand(const prompt_images *p, const kvant_model *m, int32_t *
 }
 
 void prompt_images_close(prompt_images *p) {
-    for (int i = 0; i < p->n; i++) kvant_image_close(p->items[i]);
+    for (int i = 0; i < p->n; i++)
+        kvant_image_close(p->items[i]);
     p->n = 0;
 }

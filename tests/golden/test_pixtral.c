@@ -282,6 +282,151 @@ static void text_alone_reads_as_in_a_text_model(void **state) {
     close_model(&o);
 }
 
+/* ---- prompts ---- */
+
+static void one_place_becomes_the_golden_ids(void **state) {
+    (void)state;
+    model o = open_model("f32", 0, 2048, false);
+    const kvant_safetensor *before = array_named("prompt_token_ids_before_expansion");
+    int n_before = (int)(before->bytes / 4), n = 0;
+    int32_t ids[256], *expanded = NULL;
+    kvant_error err;
+    assert_in_range(n_before, 1, 256);
+    for (int i = 0; i < n_before; i++)
+        ids[i] = (int32_t)kvant_read_u32(before->data + 4 * (size_t)i);
+    if (kvant_image_expand(o.m, ids, n_before, &o.image, 1, &expanded, &n, &err) != KVANT_OK) fail_msg("%s", err.message);
+    assert_int_equal(n + 1, o.n); /* MLX's processor adds a second BOS */
+    assert_memory_equal(expanded, o.ids + 1, (size_t)n * sizeof *expanded);
+    kvant_ids_free(expanded);
+    assert_int_equal(kvant_image_expand(o.m, ids, n_before, NULL, 0, &expanded, &n, &err), KVANT_EINVAL);
+    assert_int_equal(kvant_image_expand(o.m, ids, 5, &o.image, 1, &expanded, &n, &err), KVANT_EINVAL);
+    close_model(&o);
+}
+
+/* ---- what is known is not computed again ---- */
+
+static void read_prompt(model *o, kvant_session *s, const int32_t *ids, int n, kvant_sync_result *r) {
+    kvant_error err;
+    (void)o;
+    if (kvant_session_sync(s, ids, n, NULL, NULL, r, &err) != KVANT_OK) fail_msg("%s", err.message);
+}
+
+static kvant_session *new_session(const model *o) {
+    kvant_session_params params;
+    kvant_session *s;
+    kvant_error err;
+    kvant_session_params_default(&params);
+    params.precision = KVANT_EXACT;
+    if (kvant_session_create(o->m, &params, &s, &err) != KVANT_OK) fail_msg("%s", err.message);
+    return s;
+}
+
+static void a_second_question_computes_neither_picture_nor_its_tokens(void **state) {
+    (void)state;
+    model o = open_model("f32", 0, 512, false);
+    kvant_sync_result r;
+    kvant_error err;
+    int n_shared = o.n - 8;
+    float *first = malloc((size_t)o.n_vocab * sizeof *first);
+    read_prompt(&o, o.s, o.ids, o.n, &r);
+    assert_int_equal(r.n_computed, o.n);
+    assert_int_equal(o.m->n_images_computed, 1);
+    memcpy(first, kvant_session_logits(o.s), (size_t)o.n_vocab * sizeof *first);
+    kvant_session_destroy(o.s); /* kept in memory */
+    kvant_image_close(o.image);
+    if (kvant_image_open(o.m, ROOT "/image_a.png", &o.image, &err) != KVANT_OK) fail_msg("%s", err.message);
+    o.s = new_session(&o);
+    for (int i = n_shared; i < o.n; i++)
+        o.ids[i] = 20 + i % 7;
+    read_prompt(&o, o.s, o.ids, o.n, &r);
+    assert_int_equal(r.n_from_ram, n_shared);
+    assert_int_equal(o.m->n_images_computed, 1);
+    /* And the answer is that of one who had to compute all. */
+    model fresh = open_model("f32", 0, 512, false);
+    memcpy(fresh.ids, o.ids, (size_t)o.n * sizeof *o.ids);
+    read_prompt(&fresh, fresh.s, fresh.ids, fresh.n, &r);
+    assert_memory_equal(kvant_session_logits(fresh.s), kvant_session_logits(o.s), (size_t)o.n_vocab * sizeof *first);
+    assert_memory_not_equal(first, kvant_session_logits(o.s), (size_t)o.n_vocab * sizeof *first);
+    close_model(&fresh);
+    close_model(&o);
+    free(first);
+}
+
+static void another_picture_in_the_same_place_is_read(void **state) {
+    (void)state;
+    model o = open_model("f32", 0, 512, false);
+    kvant_image *other;
+    kvant_sync_result r;
+    kvant_error err;
+    int begin = 0;
+    float *first = malloc((size_t)o.n_vocab * sizeof *first);
+    while (o.ids[begin] >= 0)
+        begin++;
+    read_prompt(&o, o.s, o.ids, o.n, &r);
+    memcpy(first, kvant_session_logits(o.s), (size_t)o.n_vocab * sizeof *first);
+    if (kvant_image_open(o.m, ROOT "/image_b.png", &other, &err) != KVANT_OK) fail_msg("%s", err.message);
+    for (int i = 0, patch = 0; i < o.n; i++)
+        if (o.ids[i] < 0) o.ids[i] = other->ids[patch++];
+    read_prompt(&o, o.s, o.ids, o.n, &r);
+    assert_int_equal(r.n_reused, begin);
+    assert_int_equal(o.m->n_images_computed, 2);
+    assert_memory_not_equal(first, kvant_session_logits(o.s), (size_t)o.n_vocab * sizeof *first);
+    kvant_image_close(other);
+    close_model(&o);
+    free(first);
+}
+
+static void patches_of_no_open_picture_are_refused(void **state) {
+    (void)state;
+    model o = open_model("f32", 0, 512, false);
+    int32_t ids[3] = {1, -77, 5};
+    kvant_error err;
+    assert_int_equal(kvant_session_prefill(o.s, ids, 3, NULL, NULL, &err), KVANT_EINVAL);
+    assert_non_null(strstr(err.message, "picture"));
+    assert_int_equal(kvant_session_prefill(o.s, ids, 1, NULL, NULL, &err), KVANT_OK); /* and it goes on */
+    close_model(&o);
+}
+
+/* The mean divergence of the next token's distribution, over all positions of the prompt, from float32's. */
+static double divergence_of(const char *kv, float *exact) {
+    model o = open_model(kv, 0, 512, false);
+    kvant_error err;
+    size_t n_vocab = (size_t)o.n_vocab;
+    float *rows = malloc((size_t)o.n * n_vocab * sizeof *rows);
+    double sum = 0;
+    if (kvant_session_step(o.s, o.ids, o.n, rows, &err) != KVANT_OK) fail_msg("%s", err.message);
+    for (int i = 0; i < o.n; i++) {
+        const float *p = exact + (size_t)i * n_vocab, *q = rows + (size_t)i * n_vocab;
+        double p_sum = 0, q_sum = 0, kl = 0;
+        for (size_t k = 0; k < n_vocab; k++)
+            p_sum += exp((double)p[k]), q_sum += exp((double)q[k]);
+        for (size_t k = 0; k < n_vocab; k++)
+            kl += exp((double)p[k]) / p_sum * ((double)p[k] - (double)q[k] - log(p_sum) + log(q_sum));
+        sum += kl;
+    }
+    if (strcmp(kv, "f32") == 0) memcpy(exact, rows, (size_t)o.n * n_vocab * sizeof *rows);
+    free(rows);
+    double mean = sum / o.n;
+    close_model(&o);
+    return mean;
+}
+
+static void quantized_caches_stay_close(void **state) {
+    (void)state;
+    static const struct {
+        const char *kv;
+        double most;
+    } formats[] = {{"f16", 1e-5}, {"i8", 2e-3}, {"bz4/bc4", 0.1}};
+    float *exact = calloc((size_t)180 * 400, sizeof *exact);
+    (void)divergence_of("f32", exact);
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        double d = divergence_of(formats[i].kv, exact);
+        printf("  %-24s mean divergence %.2e\n", formats[i].kv, d);
+        assert_true(d >= -1e-9 && d < formats[i].most);
+    }
+    free(exact);
+}
+
 int main(void) {
     kvant_error err;
     if (kvant_safetensors_open(ROOT "/golden.safetensors", &golden, &err) != KVANT_OK) {
@@ -293,6 +438,11 @@ int main(void) {
         cmocka_unit_test(the_tower_gives_the_features_of_mlx),
         cmocka_unit_test(logits_and_tokens_are_those_of_mlx),
         cmocka_unit_test(text_alone_reads_as_in_a_text_model),
+        cmocka_unit_test(one_place_becomes_the_golden_ids),
+        cmocka_unit_test(a_second_question_computes_neither_picture_nor_its_tokens),
+        cmocka_unit_test(another_picture_in_the_same_place_is_read),
+        cmocka_unit_test(patches_of_no_open_picture_are_refused),
+        cmocka_unit_test(quantized_caches_stay_close),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     kvant_safetensors_close(golden);
