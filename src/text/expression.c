@@ -13,6 +13,7 @@
 
 #define MAX_EXPRESSION (256u * 1024)
 #define MATCH_LIMIT 0x10000000u
+#define FILE_MATCH_LIMIT 10000000u /* of expressions that a file brings */
 #define HEAP_LIMIT_KIB (256u * 1024)
 #define JIT_STACK_MIN (64u * 1024)
 #define JIT_STACK_MAX (32u * 1024 * 1024)
@@ -20,6 +21,7 @@
 struct kvant_expression {
     pcre2_general_context *memory;
     pcre2_code *code;
+    uint32_t match_limit;
 };
 
 struct kvant_matcher {
@@ -69,7 +71,7 @@ static kvant_status translate_escape(translation *x, bool in_class) {
         if (c == 'W' && !in_class) return put(x, "[^" KVANT_WORD_CHARACTERS "]");
         if (c == 'W') return refuse(x, "\\W inside brackets is not supported");
         if (c == 'h') return put(x, in_class ? "0-9a-fA-F" : "[0-9a-fA-F]");
-        if (c == 'H' || c == 'O' || c == 'y' || c == 'Y' || c == 'N') return refuse(x, "\\H, \\N, \\O, \\y and \\Y are not supported");
+        if (strchr("HNOQEyYC", c)) return refuse(x, "\\H, \\N, \\O, \\Q, \\E, \\C, \\y and \\Y are not supported");
         if (c == 'u' && x->end - x->p >= 4) {
             KVANT_TRY(put(x, "\\x{"));
             KVANT_TRY(kvant_buffer_append(&x->out, x->p, 4));
@@ -172,6 +174,8 @@ static kvant_status translate(translation *x) {
             KVANT_TRY(translate_class(x));
         } else if (x->oniguruma && *x->p == '{') {
             KVANT_TRY(translate_interval(x));
+        } else if (x->oniguruma && at_text(x, "(*")) {
+            return refuse(x, "(*...) is not supported");
         } else if (x->oniguruma && at_text(x, "(?")) {
             const char *p = x->p + 2;
             for (; p < x->end && ((*p >= 'a' && *p <= 'z') || *p == '-'); p++)
@@ -224,6 +228,7 @@ kvant_status kvant_expression_create(const char *text, size_t size, kvant_dialec
     kvant_status st = e && e->memory ? translate(&x) : KVANT_ENOMEM;
     if (st == KVANT_EFULL) snprintf(reason, KVANT_EXPRESSION_REASON, "is longer than %u bytes", MAX_EXPRESSION);
     if (st == KVANT_EUNSUPPORTED) snprintf(reason, KVANT_EXPRESSION_REASON, "%s", x.problem);
+    if (e) e->match_limit = x.oniguruma ? FILE_MATCH_LIMIT : MATCH_LIMIT;
     if (st == KVANT_OK) st = compile(e, &x.out, dialect, reason);
     kvant_buffer_free(&x.out);
     if (st != KVANT_OK) {
@@ -257,7 +262,6 @@ kvant_status kvant_matcher_create(kvant_matcher **out) {
         kvant_matcher_destroy(m);
         return KVANT_ENOMEM;
     }
-    pcre2_set_match_limit(m->context, MATCH_LIMIT);
     pcre2_set_heap_limit(m->context, HEAP_LIMIT_KIB);
     if (m->stack) pcre2_jit_stack_assign(m->context, NULL, m->stack);
     *out = m;
@@ -282,6 +286,7 @@ void kvant_matcher_reason(const kvant_matcher *m, char reason[KVANT_EXPRESSION_R
 kvant_status kvant_expression_find(const kvant_expression *e, kvant_matcher *m, const char *text, size_t size, size_t at,
                                    bool anchored, kvant_span *match, bool *found) {
     uint32_t options = PCRE2_NO_UTF_CHECK | (anchored ? PCRE2_ANCHORED : 0);
+    pcre2_set_match_limit(m->context, e->match_limit);
     int r = pcre2_match(e->code, (PCRE2_SPTR)text, size, at, options, m->data, m->context);
     *found = r >= 0;
     if (r == PCRE2_ERROR_NOMATCH) return KVANT_OK;
