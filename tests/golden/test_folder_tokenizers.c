@@ -19,6 +19,7 @@
 
 #include "base/memory.h"
 #include "engine/vocab.h"
+#include "kvant/engine.h"
 #include "text/tokenizer_json.h"
 
 static int n_wrong, n_right;
@@ -132,6 +133,38 @@ static bool list_names(const char *folder, name_list *list) {
     return true;
 }
 
+/* The tokens of a chat, from its messages, through the folder's own template. */
+static void check_chats(const char *path, const char *name, const json_t *chats) {
+    kvant_load_params params;
+    kvant_model *m;
+    kvant_error err = {0};
+    const json_t *x;
+    size_t i;
+    kvant_load_params_default(&params);
+    params.vocab_only = true;
+    if (kvant_model_open(path, &params, &m, &err) != KVANT_OK) fail_msg("%s", err.message);
+    json_array_foreach(chats, i, x) {
+        char *messages = json_dumps(json_object_get(x, "messages"), JSON_COMPACT), *text = NULL;
+        int32_t *ids = NULL;
+        int n = 0;
+        size_t n_expected;
+        kvant_chat_options options = {.without_generation_prompt = !json_is_true(json_object_get(x, "add_generation_prompt"))};
+        if (kvant_chat_prompt_json(m, messages, &options, &text, &err) != KVANT_OK) fail_msg("%s: %s", name, err.message);
+        assert_int_equal(kvant_tokenize(m, text, strlen(text), true, true, &ids, &n, &err), KVANT_OK);
+        int32_t *want = json_ids(json_object_get(x, "ids"), &n_expected);
+        char *a = ids_text(want, n_expected), *b = ids_text(ids, (size_t)n);
+        if (strcmp(a, b) != 0) wrong(name, "chat", text, a, b);
+        else n_right++;
+        free(a);
+        free(b);
+        free(want);
+        free(messages);
+        kvant_ids_free(ids);
+        kvant_string_free(text);
+    }
+    kvant_model_close(m);
+}
+
 /* 1 when the folder has a golden file, else 0. */
 static int check_folder(const char *path, const char *name) {
     char file[1100];
@@ -145,10 +178,11 @@ static int check_folder(const char *path, const char *name) {
     if (kvant_vocab_load(&f, &t, &err) != KVANT_OK) fail_msg("%s", err.message);
     int before = n_wrong, right = n_right;
     check_golden(t, name, golden);
-    print_message("%s: %zu samples, %zu chats: %d equal, %d not\n", name, json_array_size(json_object_get(golden, "samples")),
-                  json_array_size(json_object_get(golden, "chat")), n_right - right, n_wrong - before);
     assert_int_equal(kvant_vocab_chat_template(&f, &chat, NULL), KVANT_OK);
     if (json_array_size(json_object_get(golden, "chat")) && (!chat.data || !chat.size)) wrong(name, "chat template", "", "a text", "none");
+    check_chats(path, name, json_object_get(golden, "chat"));
+    print_message("%s: %zu samples, %zu chats: %d equal, %d not\n", name, json_array_size(json_object_get(golden, "samples")),
+                  json_array_size(json_object_get(golden, "chat")), n_right - right, n_wrong - before);
     for (int i = 0; i < f.n_owned; i++) kvant_free(f.owned[i]);
     kvant_free(f.owned);
     kvant_tokenizer_destroy(t);
