@@ -19,6 +19,7 @@
 #include "kvant/engine.h"
 #include "model/arch_traits.h"
 #include "model/decoder.h"
+#include "vision/pixtral_tower.h"
 
 #define MAX_SHOWN 64 /* elements of an array */
 
@@ -332,7 +333,7 @@ kvant_status kvant_file_model_info(const kvant_file *f, kvant_model_info *out, k
         .name = f->name,
         .architecture = f->architecture,
         .path = f->gguf->path,
-        .kit = "text",
+        .kit = kvant_vision_is_there(f->gguf) ? "text+vision" : "text",
         .n_layer = d.n_layer,
         .n_head = d.n_head,
         .n_kv_head = d.n_kv_head,

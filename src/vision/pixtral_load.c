@@ -58,9 +58,9 @@ static kvant_status check_projector(const loader *l) {
         return kvant_fail(l->err, KVANT_EUNSUPPORTED,
                           "%s: its pictures are read by %s; Kvant runs vision models of the kind pixtral", l->f->path, shown);
     KVANT_TRY(kvant_gguf_u32_or(l->f, "clip.vision.spatial_merge_size", 1, &merge, l->err));
-    if (merge > 1)
+    if (merge > 1 || kvant_gguf_find_tensor(l->f, "mm.patch_merger.weight"))
         return kvant_fail(l->err, KVANT_EUNSUPPORTED,
-                          "%s: patches are merged (clip.vision.spatial_merge_size is %u), which Kvant does not "
+                          "%s: patches are merged (clip.vision.spatial_merge_size, %u, or mm.patch_merger), which Kvant does not "
                           "support",
                           l->f->path, merge);
     return KVANT_OK;

@@ -21,7 +21,9 @@
 #include "file/folder.h"
 #include "file/safetensors.h"
 #include "kvant/engine.h"
+#include "unit/file/gguf_builder.h"
 #include "vision/pixtral_tower.h"
+#include "weight/weight.h"
 
 #define ROOT KVANT_DATA "/mlx/pixtral-f16"
 #define SKIPPED 77
@@ -427,6 +429,147 @@ static void quantized_caches_stay_close(void **state) {
     free(exact);
 }
 
+/* ---- the vision model in a GGUF file of its own ---- */
+
+#define MMPROJ "test_pixtral_mmproj.gguf"
+
+static bool starts_with(kvant_text t, const char *what) {
+    return t.size >= strlen(what) && memcmp(t.data, what, strlen(what)) == 0;
+}
+
+static bool ends_with(kvant_text t, const char *what) {
+    return t.size >= strlen(what) && memcmp(t.data + t.size - strlen(what), what, strlen(what)) == 0;
+}
+
+static size_t elements_of(const kvant_gguf_tensor *t) { return (size_t)(t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3]); }
+
+/* As such files have them: rows of a head's two halves alternate in q and k; colours of patches come first. */
+static float *convert(const kvant_gguf_tensor *t, int n_head) {
+    size_t n = elements_of(t), cols = (size_t)t->dims[0];
+    float *x = malloc(n * sizeof *x), *y = malloc(n * sizeof *y);
+    kvant_weight_decode_row(t->type, t->parts[0].data, (int64_t)n, x);
+    memcpy(y, x, n * sizeof *y);
+    if (ends_with(t->name, "attn_q.weight") || ends_with(t->name, "attn_k.weight")) {
+        size_t head_dim = (size_t)t->dims[1] / (size_t)n_head, half = head_dim / 2;
+        for (size_t r = 0; r < (size_t)t->dims[1]; r++) {
+            size_t in_head = r % head_dim, to = r - in_head + (in_head < half ? 2 * in_head : 2 * (in_head - half) + 1);
+            memcpy(y + to * cols, x + r * cols, cols * sizeof *y);
+        }
+    }
+    if (ends_with(t->name, "patch_embd.weight")) {
+        size_t side = (size_t)t->dims[1], plane = side * side;
+        for (size_t i = 0; i < n; i++) {
+            size_t c = i % 3, pixel = i / 3 % plane, out = i / (3 * plane);
+            y[(out * 3 + c) * plane + pixel] = x[i];
+        }
+    }
+    free(x);
+    return y;
+}
+
+static void put_colours(gguf_builder *b, const char *key, const float *x) {
+    put_array(b, key, KVANT_GGUF_F32, 3);
+    for (int i = 0; i < 3; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        put_uint(b, bits, 4);
+    }
+}
+
+static void write_mmproj(const char *projector, uint32_t merge) {
+    tower o = open_tower();
+    static gguf_builder b;
+    uint64_t offset = 0;
+    int n = 0;
+    for (int i = 0; i < o.file->n_tensors; i++)
+        n += starts_with(o.file->tensors[i].name, "v.") || starts_with(o.file->tensors[i].name, "mm.");
+    put_header(&b, 3, (uint64_t)n, 13);
+    put_string(&b, "general.architecture", "clip");
+    put_string(&b, "general.type", "mmproj");
+    put_string(&b, "clip.projector_type", projector);
+    put_u32(&b, "clip.vision.spatial_merge_size", merge);
+    put_u32(&b, "clip.vision.block_count", 2);
+    put_u32(&b, "clip.vision.embedding_length", 64);
+    put_u32(&b, "clip.vision.feed_forward_length", 128);
+    put_u32(&b, "clip.vision.attention.head_count", 2);
+    put_u32(&b, "clip.vision.patch_size", 16);
+    put_u32(&b, "clip.vision.image_size", 128);
+    put_scalar(&b, "clip.vision.attention.layer_norm_epsilon", KVANT_GGUF_F32, 0x3727C5AC, 4); /* 1e-5 */
+    put_colours(&b, "clip.vision.image_mean", kvant_pixtral_get_rules(o.t)->mean);
+    put_colours(&b, "clip.vision.image_std", kvant_pixtral_get_rules(o.t)->deviation);
+    FILE *f = fopen(MMPROJ, "wb");
+    assert_non_null(f);
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass == 1) {
+            put_padding(&b, 32);
+            fwrite(b.data, 1, b.size, f);
+        }
+        for (int i = 0; i < o.file->n_tensors; i++) {
+            const kvant_gguf_tensor *t = &o.file->tensors[i];
+            char name[64];
+            if (!starts_with(t->name, "v.") && !starts_with(t->name, "mm.")) continue;
+            size_t bytes = elements_of(t) * sizeof(float);
+            assert_int_equal(bytes % 32, 0);
+            if (pass == 0) {
+                uint64_t dims[4];
+                for (int d = 0; d < 4; d++)
+                    dims[d] = (uint64_t)t->dims[d];
+                if (t->n_dims == 4) dims[0] = dims[1], dims[2] = 3;
+                snprintf(name, sizeof name, "%.*s", (int)t->name.size, t->name.data);
+                put_tensor(&b, name, (uint32_t)t->n_dims, dims, 0, offset);
+                offset += bytes;
+            } else {
+                float *x = convert(t, 2);
+                fwrite(x, 1, bytes, f);
+                free(x);
+            }
+        }
+    }
+    fclose(f);
+    close_tower(&o);
+}
+
+static void a_gguf_file_of_the_vision_model_gives_the_same(void **state) {
+    (void)state;
+    kvant_load_params load;
+    kvant_model *m;
+    kvant_image *image;
+    kvant_error err;
+    const float *rows[48];
+    write_mmproj("pixtral", 1);
+    kvant_load_params_default(&load);
+    load.n_threads = 2;
+    load.mmproj = MMPROJ;
+    if (kvant_model_open(ROOT, &load, &m, &err) != KVANT_OK) fail_msg("%s", err.message);
+    if (kvant_image_open(m, ROOT "/image_a.png", &image, &err) != KVANT_OK) fail_msg("%s", err.message);
+    if (kvant_model_find_rows(m, image->ids, 48, rows, &err) != KVANT_OK) fail_msg("%s", err.message);
+    double d = distance(array_named("f32.image_features"), 0, rows[0], 48 * 64);
+    printf("  %-24s off by %.2e\n", "features by GGUF", d);
+    assert_true(d < 1e-3);
+    kvant_image_close(image);
+    kvant_model_close(m);
+    remove(MMPROJ);
+}
+
+static void other_vision_models_are_refused_by_name(void **state) {
+    (void)state;
+    kvant_load_params load;
+    kvant_model *m;
+    kvant_error err;
+    kvant_load_params_default(&load);
+    load.mmproj = MMPROJ;
+    write_mmproj("qwen2vl_merger", 1);
+    assert_int_equal(kvant_model_open(ROOT, &load, &m, &err), KVANT_EUNSUPPORTED);
+    assert_non_null(strstr(err.message, "qwen2vl_merger"));
+    assert_non_null(strstr(err.message, "pixtral"));
+    write_mmproj("pixtral", 2);
+    assert_int_equal(kvant_model_open(ROOT, &load, &m, &err), KVANT_EUNSUPPORTED);
+    assert_non_null(strstr(err.message, "merge"));
+    remove(MMPROJ);
+    load.mmproj = ROOT "/no such file";
+    assert_int_equal(kvant_model_open(ROOT, &load, &m, &err), KVANT_EIO);
+}
+
 int main(void) {
     kvant_error err;
     if (kvant_safetensors_open(ROOT "/golden.safetensors", &golden, &err) != KVANT_OK) {
@@ -443,6 +586,8 @@ int main(void) {
         cmocka_unit_test(another_picture_in_the_same_place_is_read),
         cmocka_unit_test(patches_of_no_open_picture_are_refused),
         cmocka_unit_test(quantized_caches_stay_close),
+        cmocka_unit_test(a_gguf_file_of_the_vision_model_gives_the_same),
+        cmocka_unit_test(other_vision_models_are_refused_by_name),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     kvant_safetensors_close(golden);
