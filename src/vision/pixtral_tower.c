@@ -2,8 +2,8 @@
 /* pixtral_tower.c: the forward pass of Pixtral's vision model: every patch attends to all patches of its picture.
  *
  * Positions are two: of a head's pairs, the first half turns with the row, the second with the column, with every second
- * frequency each. Attention reads keys and values that were laid out anew for each head, so that its loops run over memory in
- * order. */
+ * frequency each. Attention multiplies panels as everything else does (kernel/kernels.h): keys and values are laid out anew for
+ * each head. */
 #include <math.h>
 #include <string.h>
 
@@ -12,17 +12,22 @@
 #include "vision/pixtral_internal.h"
 
 #define ROWS_A_TASK 16
+#define ROWS KVANT_PANEL_ROWS
+#define QUERIES 24       /* of one head, for one task */
+#define KEYS_AT_ONCE 256 /* whose values stay in the nearest cache */
 
 typedef struct pass {
     const kvant_pixtral *t;
     int n, columns, rows;
     kvant_activations *a;
-    float *x, *h;             /* [n][n_embd] */
-    float *q, *k, *v, *mixed; /* [n][n_head * head_dim] */
-    float *gate, *up;         /* [n][widest] */
-    float *cosine, *sine;     /* [n][head_dim / 2] */
-    float *keys;              /* [n_head][head_dim][n] */
-    float *scores;            /* [workers][n] */
+    float *x, *h;              /* [n][n_embd] */
+    float *q, *k, *v, *mixed;  /* [n][n_head * head_dim] */
+    float *gate, *up;          /* [n][widest] */
+    float *cosine, *sine;      /* [n][head_dim / 2] */
+    size_t n_padded, d_padded; /* patches, and elements of a head, in whole panels */
+    float *keys;               /* [n_head][n_padded / 16][head_dim][16] */
+    float *values;             /* [n_head][d_padded / 16][n][16] */
+    float *scores;             /* [workers][QUERIES][n_padded] */
     kvant_pixtral_watch_fn watch;
     void *user;
 } pass;
@@ -43,7 +48,7 @@ static float *floats(size_t n, size_t width, bool *ok) {
 }
 
 static void pass_free(pass *p) {
-    float *all[] = {p->x, p->h, p->q, p->k, p->v, p->mixed, p->gate, p->up, p->cosine, p->sine, p->keys, p->scores};
+    float *all[] = {p->x, p->h, p->q, p->k, p->v, p->mixed, p->gate, p->up, p->cosine, p->sine, p->keys, p->values, p->scores};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         kvant_free_aligned(all[i]);
     kvant_activations_destroy(p->a);
@@ -64,8 +69,11 @@ static kvant_status pass_create(const kvant_pixtral *t, int columns, int rows, p
     p->up = floats(n, (size_t)t->n_ff, &ok);
     p->cosine = floats(n, (size_t)t->head_dim / 2, &ok);
     p->sine = floats(n, (size_t)t->head_dim / 2, &ok);
-    p->keys = floats(n, width, &ok);
-    p->scores = floats(workers, n, &ok);
+    p->n_padded = (n + ROWS - 1) / ROWS * ROWS;
+    p->d_padded = ((size_t)t->head_dim + ROWS - 1) / ROWS * ROWS;
+    p->keys = floats(p->n_padded, width, &ok);
+    p->values = floats(n, p->d_padded * (size_t)t->n_head, &ok);
+    p->scores = floats(workers * QUERIES, p->n_padded, &ok);
     int reduced = max_of(max_of(widest, t->n_embd), (int)width);
     if (ok && kvant_activations_create(t->ctx, (int)n, reduced, &p->a) == KVANT_OK) return KVANT_OK;
     pass_free(p);
@@ -173,38 +181,80 @@ static void turn_task(void *arg, int task, int worker) {
 
 /* ---- attention ---- */
 
+/* A head's keys as panels of 16 patches, its values as panels of 16 elements; what is missing to a panel is 0. */
 static void lay_out_task(void *arg, int head, int worker) {
     const pass *p = arg;
     size_t n = (size_t)p->n, head_dim = (size_t)p->t->head_dim, width = (size_t)width_of(p->t), at = (size_t)head * head_dim;
+    float *keys = p->keys + (size_t)head * p->n_padded * head_dim, *values = p->values + (size_t)head * p->d_padded * n;
     (void)worker;
-    for (size_t i = 0; i < n; i++)
-        for (size_t d = 0; d < head_dim; d++)
-            p->keys[(at + d) * n + i] = p->k[i * width + at + d];
+    memset(keys, 0, p->n_padded * head_dim * sizeof *keys);
+    memset(values, 0, p->d_padded * n * sizeof *values);
+    for (size_t i = 0; i < n; i++) {
+        const float *k = p->k + i * width + at, *v = p->v + i * width + at;
+        for (size_t d = 0; d < head_dim; d++) {
+            keys[(i / ROWS * head_dim + d) * ROWS + i % ROWS] = k[d];
+            values[(d / ROWS * n + i) * ROWS + d % ROWS] = v[d];
+        }
+    }
 }
 
-/* One query against all keys. */
-static void attend_row(const pass *p, size_t head, size_t row, float *scores) {
-    const kvant_pixtral *t = p->t;
-    const kvant_kernels *k = t->ctx->kernels;
-    size_t n = (size_t)p->n, head_dim = (size_t)t->head_dim, width = (size_t)width_of(t), at = head * head_dim;
-    const float *q = p->q + row * width + at;
-    float *out = p->mixed + row * width + at, scale = 1.0f / sqrtf((float)t->head_dim);
-    memset(scores, 0, n * sizeof *scores);
-    for (size_t d = 0; d < head_dim; d++)
-        k->add_scaled_f32(scores, p->keys + (at + d) * n, q[d] * scale, p->n);
-    float sum = k->exp_sum(scores, p->n, k->max_f32(scores, p->n));
-    memset(out, 0, head_dim * sizeof *out);
-    for (size_t i = 0; i < n; i++)
-        k->add_scaled_f32(out, p->v + i * width + at, scores[i], t->head_dim);
-    k->scale_f32(out, 1.0f / sum, t->head_dim);
+/* Some queries against all keys: scores [n][n_padded], from which their weights become. */
+static void weigh(const pass *p, int head, int first, int n, float *scores, float *sums) {
+    const kvant_kernels *k = p->t->ctx->kernels;
+    size_t head_dim = (size_t)p->t->head_dim, width = (size_t)width_of(p->t);
+    float scale = 1.0f / sqrtf((float)p->t->head_dim);
+    const float *keys = p->keys + (size_t)head * p->n_padded * head_dim;
+    memset(scores, 0, (size_t)n * p->n_padded * sizeof *scores);
+    for (size_t panel = 0; panel < p->n_padded / ROWS; panel++) {
+        kvant_product_f32 product = {.tile = keys + panel * head_dim * ROWS,
+                                     .k = p->t->head_dim,
+                                     .n = n,
+                                     .x = p->q + (size_t)first * width + (size_t)head * head_dim,
+                                     .x_stride = width,
+                                     .acc = scores + panel * ROWS,
+                                     .acc_stride = p->n_padded};
+        k->product_f32(&product);
+    }
+    for (int i = 0; i < n; i++) {
+        float *row = scores + (size_t)i * p->n_padded;
+        k->scale_f32(row, scale, p->n);
+        sums[i] = k->exp_sum(row, p->n, k->max_f32(row, p->n));
+    }
 }
+
+static void mix(const pass *p, int head, int first, int n, const float *weights, const float *sums) {
+    const kvant_kernels *k = p->t->ctx->kernels;
+    size_t head_dim = (size_t)p->t->head_dim, width = (size_t)width_of(p->t);
+    const float *values = p->values + (size_t)head * p->d_padded * (size_t)p->n;
+    float *out = p->mixed + (size_t)first * width + (size_t)head * head_dim, acc[QUERIES * ROWS];
+    for (size_t panel = 0; panel < p->d_padded / ROWS; panel++) {
+        memset(acc, 0, sizeof acc);
+        for (int done = 0; done < p->n; done += KEYS_AT_ONCE) {
+            kvant_product_f32 product = {.tile = values + (panel * (size_t)p->n + (size_t)done) * ROWS,
+                                         .k = p->n - done < KEYS_AT_ONCE ? p->n - done : KEYS_AT_ONCE,
+                                         .n = n,
+                                         .x = weights + done,
+                                         .x_stride = p->n_padded,
+                                         .acc = acc,
+                                         .acc_stride = ROWS};
+            k->product_f32(&product);
+        }
+        size_t used = head_dim - panel * ROWS < ROWS ? head_dim - panel * ROWS : ROWS;
+        for (int i = 0; i < n; i++)
+            for (size_t d = 0; d < used; d++)
+                out[(size_t)i * width + panel * ROWS + d] = acc[(size_t)i * ROWS + d] / sums[i];
+    }
+}
+
+static int query_blocks(const pass *p) { return (p->n + QUERIES - 1) / QUERIES; }
 
 static void attend_task(void *arg, int task, int worker) {
     const pass *p = arg;
-    int blocks = n_tasks(p->n), head = task / blocks, block = task % blocks;
-    float *scores = p->scores + (size_t)worker * (size_t)p->n;
-    for (int i = block * ROWS_A_TASK; i < task_end(block, p->n); i++)
-        attend_row(p, (size_t)head, (size_t)i, scores);
+    int head = task / query_blocks(p), first = task % query_blocks(p) * QUERIES,
+        n = p->n - first < QUERIES ? p->n - first : QUERIES;
+    float *scores = p->scores + (size_t)worker * QUERIES * p->n_padded, sums[QUERIES];
+    weigh(p, head, first, n, scores, sums);
+    mix(p, head, first, n, scores, sums);
 }
 
 static void run_layer(const pass *p, const kvant_pixtral_layer *y) {
@@ -217,7 +267,7 @@ static void run_layer(const pass *p, const kvant_pixtral_layer *y) {
     product(p, y->v, p->h, NULL, p->v);
     kvant_pool_run(pool, n_tasks(p->n), turn_task, (void *)p);
     kvant_pool_run(pool, t->n_head, lay_out_task, (void *)p);
-    kvant_pool_run(pool, t->n_head * n_tasks(p->n), attend_task, (void *)p);
+    kvant_pool_run(pool, t->n_head * query_blocks(p), attend_task, (void *)p);
     product(p, y->o, p->mixed, NULL, p->h);
     for (size_t i = 0; i < total; i++)
         p->x[i] += p->h[i];
