@@ -583,7 +583,8 @@ static kvant_status plan_item(const kvant_attend_item *item, int layer, const kv
     const kvant_cache *cache = item->s->cache;
     const kvant_page_list *l = &item->s->layers[layer];
     if (item->n < 0 || item->n > l->length) return KVANT_EINVAL;
-    if (cache->config.quantize_after_step && cache->windows[layer].keep > 0 && l->n_appended > 1 && item->n <= l->n_appended)
+    bool is_chunk = l->n_appended > 1 && item->n <= l->n_appended && !item->s->one_by_one;
+    if (cache->config.quantize_after_step && cache->windows[layer].keep > 0 && is_chunk)
         return plan_mlx_window(item, layer, params, s);
     row_range all = {0, item->n, cache->windows[layer], 0};
     return plan_job(item, &all, layer, params, s);

@@ -79,6 +79,8 @@ struct kvant_sequence {
     bool packed;         /* new tokens are stored in the cache's formats */
     int64_t hold;        /* pages that a query from here on can see stay, so that it can be truncated to here */
     kvant_page_list *layers; /* [n_layer] */
+    bool one_by_one;     /* tokens that are appended together are guesses at single ones: each sees what it would alone (attention by
+                            MLX's rules tells them apart) */
 };
 
 /* The layout of page `index` of a layer in the cache's formats. */

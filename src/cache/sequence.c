@@ -26,7 +26,7 @@ kvant_status kvant_sequence_create(kvant_cache *cache, kvant_sequence **out) {
         kvant_free(layers);
         return KVANT_ENOMEM;
     }
-    *s = (kvant_sequence){cache, starts_packed(cache), INT64_MAX, layers};
+    *s = (kvant_sequence){cache, starts_packed(cache), INT64_MAX, layers, false};
     cache->n_sequences++;
     *out = s;
     return KVANT_OK;

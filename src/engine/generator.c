@@ -153,7 +153,9 @@ static kvant_status check_guesses(kvant_generator *g, int n, int *made, int *n_r
     int64_t length = kvant_session_length(s);
     *made = 0;
     kvant_sequence_hold(s->sequence, length);
+    s->sequence->one_by_one = true;
     kvant_status st = kvant_session_step(s, g->step, n, g->rows, err);
+    s->sequence->one_by_one = false;
     if (st == KVANT_OK) {
         *made = sample_rows(g, n, n_right);
         st = take_back(s, length + *made, g->rows + (size_t)(*made - 1) * (size_t)s->model->info.n_vocab, err);
