@@ -7,7 +7,7 @@
 
 #define KNOWN                                                                                                                    \
     "lossless, balanced, small, tiny; bc2, bc3, bc4, bc5, bz3, bz4, i6, i8; f16, f32; affineB:G with B of 2, 3, 4, 5, 6, 8 and " \
-    "G of 32, 64, 128 (affine4 is affine4:64; affine4:64.f32 has float32 scales); "                                                                                 \
+    "G of 32, 64, 128 (affine4 is affine4:64; affine4:64.f32 has float32 scales); "                                              \
     "q8_0, q5_1, q5_0, q4_1, q4_0; lm2, lm3, lm4; keys not centred with .bare (q4_0.bare)"
 
 /* The number at *text, or -1 when there is none or it is longer than three digits. */

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* gguf.h: what a model file holds: metadata and named tensors, every count, offset and size checked when it is opened.
  *
- * A GGUF v2 or v3 file is mapped and read here; a model folder (folder.h) is opened as the same structure, with GGUF's keys and
- * names, so that nothing above knows which it was. Strings and arrays point into the map and stay valid until kvant_gguf_close. Little-endian files only.
+ * A GGUF v2 or v3 file is mapped and read here; a model folder (folder.h) is opened as the same structure, with GGUF's keys and names,
+ * so that nothing above knows which it was. Strings and arrays point into the map and stay valid until kvant_gguf_close.
+ * Little-endian files only.
  * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md */
 #ifndef KVANT_FILE_GGUF_H
 #define KVANT_FILE_GGUF_H
