@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* tokenizer.h: UTF-8 text <-> token ids.
  *
- * A vocabulary is described by a kvant_vocab_source, whoever read it from whichever file; this folder knows no file format.
- * Kinds: byte-level BPE ("gpt2", with pre-tokenizer expressions by name), BPE merges on text with visible spaces ("gemma4"), and
- * SentencePiece BPE with scores and byte fallback ("llama": Llama 2, Phi-3, Gemma). Not here: Unigram ("t5"), WordPiece ("bert"),
- * RWKV and PLaMo vocabularies; they are refused by name. */
+ * A vocabulary is described by a kvant_vocab_source, whoever read it from whichever file, or by a tokenizer.json
+ * (tokenizer_json.h). Kinds of the former: byte-level BPE ("gpt2", with pre-tokenizer expressions by name), BPE merges on text with
+ * visible spaces ("gemma4"), and SentencePiece BPE with scores and byte fallback ("llama": Llama 2, Phi-3, Gemma). Not here: Unigram
+ * ("t5"), WordPiece ("bert"), RWKV and PLaMo vocabularies of GGUF files; they are refused by name. */
 #ifndef KVANT_TEXT_TOKENIZER_H
 #define KVANT_TEXT_TOKENIZER_H
 
