@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* cache_prompt.c: kvant cache import and export: prompt caches of mlx-lm into a folder of kept prefixes, and prompts out of Kvant.
+/* cache_prompt.c: kvant cache import and export: prompt caches of mlx-lm into a folder of kept prefixes, and prompts out of
+ * Kvant.
  *
- * A prompt cache does not say which tokens it holds, and a folder finds prefixes by their tokens: so the prompt, or its ids, is given
- * beside it, unless Kvant wrote the file. */
+ * A prompt cache does not say which tokens it holds, and a folder finds prefixes by their tokens: so the prompt, or its ids, is
+ * given beside it, unless Kvant wrote the file. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +33,8 @@ static int add_flags(option *flags, prompt_job *j) {
     int n = options_add_model(flags, 0, FLAGS_MAX, &j->options);
     n = options_add_prefixes(flags, n, FLAGS_MAX, &j->options, 0);
     flags[n++] = (option){NULL, NULL, OPTION_FLAG, NULL, 0, 0, NULL, "the prompt"};
-    flags[n++] = (option){"--prompt", "-p", OPTION_STRING, &j->prompt, 0, 0, "TEXT", "its text, as it is: no chat template is added"};
+    flags[n++] =
+        (option){"--prompt", "-p", OPTION_STRING, &j->prompt, 0, 0, "TEXT", "its text, as it is: no chat template is added"};
     flags[n++] = (option){"--file", "-f", OPTION_STRING, &j->text, 0, 0, "FILE", "the same from a file, - for stdin"};
     flags[n++] = (option){"--ids", NULL, OPTION_STRING, &j->ids_file, 0, 0, "FILE", "or its token ids, decimal, - for stdin"};
     flags[n++] = (option){"--json", NULL, OPTION_FLAG, &j->json, 0, 0, NULL, "JSON on stdout"};
@@ -66,7 +68,8 @@ static int read_ids(prompt_job *j) {
         const char *from = j->prompt ? j->prompt : text;
         if (j->prompt) size = strlen(j->prompt);
         j->owned_by_library = true;
-        if (kvant_tokenize(j->model, from, size, true, true, &j->ids, &j->n_ids, &err) != KVANT_OK) code = fail_with(1, "%s", err.message);
+        if (kvant_tokenize(j->model, from, size, true, true, &j->ids, &j->n_ids, &err) != KVANT_OK)
+            code = fail_with(1, "%s", err.message);
     }
     free(text);
     if (!code && j->n_ids == 0) code = fail_with(1, "the prompt has no token");
@@ -89,8 +92,10 @@ static int open_session(prompt_job *j) {
 static void free_job(prompt_job *j) {
     kvant_session_destroy(j->session);
     kvant_model_close(j->model);
-    if (j->owned_by_library) kvant_ids_free(j->ids);
-    else free(j->ids);
+    if (j->owned_by_library)
+        kvant_ids_free(j->ids);
+    else
+        free(j->ids);
 }
 
 static bool has_prompt(const prompt_job *j) { return j->prompt || j->text || j->ids_file; }
@@ -108,8 +113,8 @@ static int print_import(const prompt_job *j) {
         json_object_set_new(root, "cache_bytes", json_integer((json_int_t)kvant_session_cache_bytes(j->session)));
         return json_print(root, JSON_INDENT(2));
     }
-    printf("%s: %" PRId64 " tokens; the first %" PRId64 ", in blocks of %d, are kept in %s\n", j->file, n, kept, KVANT_PAGE_TOKENS,
-           j->options.load.prefix_dir);
+    printf("%s: %" PRId64 " tokens; the first %" PRId64 ", in blocks of %d, are kept in %s\n", j->file, n, kept,
+           KVANT_PAGE_TOKENS, j->options.load.prefix_dir);
     return 0;
 }
 
@@ -120,7 +125,8 @@ static int run_import(prompt_job *j) {
     if (code) return code;
     if (kvant_session_import(j->session, j->file, j->ids, j->n_ids, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
     if (kvant_session_length(j->session) < KVANT_PAGE_TOKENS)
-        return fail_with(1, "%s: has %" PRId64 " tokens; a folder keeps blocks of %d", j->file, kvant_session_length(j->session), KVANT_PAGE_TOKENS);
+        return fail_with(1, "%s: has %" PRId64 " tokens; a folder keeps blocks of %d", j->file, kvant_session_length(j->session),
+                         KVANT_PAGE_TOKENS);
     if (kvant_session_keep(j->session, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
     return print_import(j);
 }
@@ -130,12 +136,13 @@ int cache_import(int argc, char **argv) {
     option flags[FLAGS_MAX];
     const char *rest[1];
     int n_rest = 0, n = add_flags(flags, &j);
-    int code = options_parse("kvant cache import FILE.safetensors -m MODEL --cache-dir DIR -f PROMPT [flags]",
-                             "Reads a prompt cache that mlx-lm wrote (mlx_lm.cache_prompt, save_prompt_cache) and keeps it in a folder, where\n"
-                             "kvant run --cache-dir DIR with the same model and cache flags finds it by its tokens. The file does not hold them:\n"
-                             "give the prompt as the model read it, with its chat template where it had one (-p, -f), or its ids (--ids). Codes\n"
-                             "of --kv affineB:G are taken over as they are; any other format stores the file's values in it, and says so.",
-                             flags, n, argc, argv, rest, 1, &n_rest);
+    int code = options_parse(
+        "kvant cache import FILE.safetensors -m MODEL --cache-dir DIR -f PROMPT [flags]",
+        "Reads a prompt cache that mlx-lm wrote (mlx_lm.cache_prompt, save_prompt_cache) and keeps it in a folder, where\n"
+        "kvant run --cache-dir DIR with the same model and cache flags finds it by its tokens. The file does not hold them:\n"
+        "give the prompt as the model read it, with its chat template where it had one (-p, -f), or its ids (--ids). Codes\n"
+        "of --kv affineB:G are taken over as they are; any other format stores the file's values in it, and says so.",
+        flags, n, argc, argv, rest, 1, &n_rest);
     if (code) return code < 0 ? 0 : code;
     code = options_finish_model(&j.options);
     options_default_lossless(&j.options);
@@ -193,12 +200,13 @@ int cache_export(int argc, char **argv) {
     option flags[FLAGS_MAX];
     const char *rest[1];
     int n_rest = 0, n = add_flags(flags, &j);
-    int code = options_parse("kvant cache export FILE.safetensors -m MODEL -f PROMPT [--cache-dir DIR] [--kv affine4:64] [flags]",
-                             "Reads a prompt, from the folder as far as it is known there, and writes its keys and values as a prompt cache that\n"
-                             "mlx-lm loads (load_prompt_cache). --kv affineB:G writes codes (QuantizedKVCache), --max-kv-size a ring\n"
-                             "(RotatingKVCache); any other format is written as float16 (KVCache), --kv f32 as float32. mlx-lm must have the same\n"
-                             "weights.",
-                             flags, n, argc, argv, rest, 1, &n_rest);
+    int code = options_parse(
+        "kvant cache export FILE.safetensors -m MODEL -f PROMPT [--cache-dir DIR] [--kv affine4:64] [flags]",
+        "Reads a prompt, from the folder as far as it is known there, and writes its keys and values as a prompt cache that\n"
+        "mlx-lm loads (load_prompt_cache). --kv affineB:G writes codes (QuantizedKVCache), --max-kv-size a ring\n"
+        "(RotatingKVCache); any other format is written as float16 (KVCache), --kv f32 as float32. mlx-lm must have the same\n"
+        "weights.",
+        flags, n, argc, argv, rest, 1, &n_rest);
     if (code) return code < 0 ? 0 : code;
     code = options_finish_model(&j.options);
     options_default_lossless(&j.options);

@@ -16,6 +16,7 @@ static const struct {
     {"compare", "one prompt answered with several cache formats, and what each saved and cost", cmd_compare},
     {"eval", "what cache formats cost: divergence from an f16 cache on a text", cmd_eval},
     {"bench", "tokens a second at several depths and cache formats", cmd_bench},
+    {"convert", "write a model as the other kind of file, or with other weights", cmd_convert},
     {"calibrate", "what centred cache formats need to know of a model, from a text of your own", cmd_calibrate},
     {"cache", "look at, check and trim a folder of kept prefixes", cmd_cache},
     {"tokenize", "text to token ids", cmd_tokenize},

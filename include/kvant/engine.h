@@ -288,6 +288,23 @@ kvant_status kvant_image_expand(const kvant_model *m, const int32_t *ids, int n,
 /* The id of a place, [IMG]; -1: the model has none. */
 int32_t kvant_model_image_token(const kvant_model *m);
 
+/* ---- prompt caches of mlx-lm ----
+ *
+ * A file of mlx_lm's save_prompt_cache holds the keys and values of a prompt, layer by layer (KVCache, QuantizedKVCache or
+ * RotatingKVCache), and how many tokens there are, but not which. */
+
+/* The session holds the file's n tokens, ids, with its keys and values, whatever it held before; it has no logits until a token is
+ * added. ids NULL, n 0: those that Kvant wrote into the file. That the ids are the file's own is the caller's word.
+ * Codes of affine formats are taken over as they are where the session stores the same bits and groups (its scales are binary16, or
+ * float32 in the .f32 formats); other values are stored in the session's formats, and a line to kvant_set_log says so.
+ * KVANT_EIO, KVANT_EFORMAT, KVANT_EUNSUPPORTED, KVANT_EINVAL (of another model; another number of ids), KVANT_EFULL (the context),
+ * KVANT_ENOMEM: the session is as it was. */
+kvant_status kvant_session_import(kvant_session *s, const char *path, const int32_t *ids, int64_t n, kvant_error *err);
+/* Writes what the session holds as such a file, whole or not at all, with the ids: layers in an affine format with their codes,
+ * windows as rings, everything else as float16 (float32 where it is stored so). KVANT_EINVAL: an empty session; KVANT_EIO;
+ * KVANT_EFULL: the disk; KVANT_ENOMEM. */
+kvant_status kvant_session_export(kvant_session *s, const char *path, kvant_error *err);
+
 /* ---- sampling ---- */
 
 typedef struct kvant_sampler_params {
@@ -406,6 +423,29 @@ kvant_status kvant_answer_flush(kvant_answer *a, const char **text, size_t *size
 /* The session reads the last token too; afterwards it may be changed. */
 kvant_status kvant_answer_finish(kvant_answer *a, kvant_error *err);
 kvant_draft_stats kvant_answer_get_stats(const kvant_answer *a);
+
+/* ---- the same model in another file ----
+ *
+ * A GGUF file or a model folder is written anew as the other kind, with other weights, or both. */
+
+typedef struct kvant_convert_params {
+    const char *weights; /* of all matrices: "f32", "f16", "bf16", "q8_0", "q4_0" (GGUF), "affineB:G" (folders); NULL: as they are where
+                            the target has their type, else the nearest one that it has (folders: f16 for ggml's quantized types) */
+    kvant_progress_fn progress; /* told of bytes; false: KVANT_ECANCELLED. NULL: nobody */
+    void *user;
+} kvant_convert_params;
+
+typedef struct kvant_convert_result {
+    int n_tensors, n_changed; /* n_changed: whose numbers were rounded */
+    uint64_t bytes;           /* of the file with the weights */
+} kvant_convert_result;
+
+/* target: a name that ends in ".gguf", or a folder to be made; it appears whole, when everything was written and read back. Until then
+ * it is TARGET.part, from which a second call with the same arguments goes on. params and result may be NULL.
+ * KVANT_EINVAL: the target is there, or a type of weights that it cannot have. KVANT_EUNSUPPORTED: the target cannot say what the model
+ * or its tokenizer does; the sentence says what. KVANT_EFULL: the disk; KVANT_EIO, KVANT_EFORMAT, KVANT_ENOMEM. */
+kvant_status kvant_convert(const char *source, const char *target, const kvant_convert_params *params, kvant_convert_result *result,
+                           kvant_error *err);
 
 /* ---- this process ---- */
 

@@ -25,8 +25,8 @@ kvant_status kvant_os_output_open(const char *path, uint64_t keep, kvant_os_outp
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
         status = kvant_fail(err, KVANT_EIO, "%s: is not a regular file", path);
     else if ((uint64_t)st.st_size < keep)
-        status = kvant_fail(err, KVANT_EIO, "%s: has %lld bytes, expected at least %llu of an earlier run", path, (long long)st.st_size,
-                            (unsigned long long)keep);
+        status = kvant_fail(err, KVANT_EIO, "%s: has %lld bytes, expected at least %llu of an earlier run", path,
+                            (long long)st.st_size, (unsigned long long)keep);
     else if (ftruncate(fd, (off_t)keep) != 0 || lseek(fd, 0, SEEK_END) < 0)
         status = fail_write(path, errno, err);
     if (status != KVANT_OK) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* prompt_cache_export.c: the sequence of a session -> a prompt-cache file that mlx-lm loads.
  *
- * The layout is that of mlx-lm 0.32: the numbers of a layer are arrays behind its K and V, and its class is in the metadata. Arrays
- * are announced first and written in the same order, a page at a time. Rows are padded to a multiple of 256, as mlx-lm's are. */
+ * The layout is that of mlx-lm 0.32: the numbers of a layer are arrays behind its K and V, and its class is in the metadata.
+ * Arrays are announced first and written in the same order, a page at a time. Rows are padded to a multiple of 256, as mlx-lm's
+ * are. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,10 +19,10 @@
 /* How a layer is written. */
 typedef struct plan {
     kvant_prompt_kind kind;
-    kvant_safetensors_type type[2]; /* of the numbers of K and of V: F16 or F32 */
+    kvant_safetensors_type type[2];  /* of the numbers of K and of V: F16 or F32 */
     int64_t n, rows, keep, max_size; /* keep, max_size: ROTATING */
-    int bits, group;                /* QUANTIZED */
-    bool decoded;                   /* from a format that mlx-lm does not have */
+    int bits, group;                 /* QUANTIZED */
+    bool decoded;                    /* from a format that mlx-lm does not have */
 } plan;
 
 typedef struct exporter {
@@ -30,8 +31,8 @@ typedef struct exporter {
     kvant_os_output out;
     uint16_t order[KVANT_HEAD_DIM_MAX];
     bool moves;
-    plan *plans;     /* [n_layer] */
-    uint8_t *chunk;  /* [TOKENS][head_dim] floats */
+    plan *plans;    /* [n_layer] */
+    uint8_t *chunk; /* [TOKENS][head_dim] floats */
     kvant_error *err;
 } exporter;
 
@@ -47,7 +48,8 @@ static bool has_codes(const exporter *e, const kvant_page_list *l) {
     for (int i = 0; i < l->n_pages && all; i++) {
         const kvant_page_layout *layout = l->pages[i] ? l->pages[i]->layout : NULL;
         const kvant_format *k = layout ? &layout->k.format : NULL, *v = layout ? &layout->v.format : NULL;
-        all = layout && layout->n_exact == 0 && kvant_format_is_affine(k) && kvant_format_is_affine(v) && k->bits == v->bits && k->group == v->group;
+        all = layout && layout->n_exact == 0 && kvant_format_is_affine(k) && kvant_format_is_affine(v) && k->bits == v->bits &&
+              k->group == v->group;
     }
     return all;
 }
@@ -183,11 +185,13 @@ static int64_t token_of(const plan *p, int64_t row) {
 static size_t put_numbers(uint8_t *to, kvant_safetensors_type type, const float *x, int n, const kvant_kernels *kernels) {
     uint16_t half[KVANT_HEAD_DIM_MAX];
     if (type == KVANT_ST_F32) {
-        for (int i = 0; i < n; i++) kvant_write_u32(to + 4 * i, kvant_f32_bits(x[i]));
+        for (int i = 0; i < n; i++)
+            kvant_write_u32(to + 4 * i, kvant_f32_bits(x[i]));
         return 4 * (size_t)n;
     }
     kvant_round_to_half(half, x, n, kernels);
-    for (int i = 0; i < n; i++) kvant_write_u16(to + 2 * i, half[i]);
+    for (int i = 0; i < n; i++)
+        kvant_write_u16(to + 2 * i, half[i]);
     return 2 * (size_t)n;
 }
 
@@ -196,7 +200,8 @@ static size_t put_values(const exporter *e, int layer, int side, int kv_head, in
     float k[KVANT_HEAD_DIM_MAX] = {0}, v[KVANT_HEAD_DIM_MAX] = {0}, key[KVANT_HEAD_DIM_MAX];
     /* The oldest token of a full ring may be gone: the next one takes its row. */
     if (token >= 0) (void)kvant_sequence_decode(e->sequence, layer, token, kv_head, k, v);
-    for (int i = 0; i < info->head_dim; i++) key[e->order[i]] = k[i];
+    for (int i = 0; i < info->head_dim; i++)
+        key[e->order[i]] = k[i];
     return put_numbers(to, e->plans[layer].type[side], side ? v : key, info->head_dim, e->s->shared->cache->ctx->kernels);
 }
 
@@ -209,7 +214,8 @@ static size_t put_codes(const exporter *e, int layer, int side, int kv_head, int
     if (token >= 0) {
         const kvant_page *page = e->sequence->layers[layer].pages[token / TOKENS];
         const kvant_part *of = side ? &page->layout->v : &page->layout->k;
-        kvant_affine_get_codes(of, side ? kvant_page_v(page, kv_head) : kvant_page_k(page, kv_head), (int)(token % TOKENS), codes, scales, biases);
+        kvant_affine_get_codes(of, side ? kvant_page_v(page, kv_head) : kvant_page_k(page, kv_head), (int)(token % TOKENS), codes,
+                               scales, biases);
     }
     if (part > 0) return put_numbers(to, p->type[side], part == 1 ? scales : biases, n_group, e->s->shared->cache->ctx->kernels);
     size_t n = (size_t)d * (size_t)p->bits / 8;
@@ -274,7 +280,8 @@ static kvant_status write_beside(exporter *e, const char *part, const char *path
 kvant_status kvant_session_export(kvant_session *s, const char *path, kvant_error *err) {
     const kvant_decoder_info *info = &s->model->info;
     exporter e = {.s = s, .sequence = s->sequence, .err = err};
-    if (kvant_session_length(s) == 0) return kvant_fail(err, KVANT_EINVAL, "%s: the session is empty: there is nothing to write", path);
+    if (kvant_session_length(s) == 0)
+        return kvant_fail(err, KVANT_EINVAL, "%s: the session is empty: there is nothing to write", path);
     e.moves = kvant_prompt_key_order(s->model, e.order);
     e.plans = kvant_alloc((size_t)info->n_layer, sizeof *e.plans);
     e.chunk = kvant_alloc(TOKENS * (size_t)info->head_dim, sizeof(float));
@@ -283,7 +290,8 @@ kvant_status kvant_session_export(kvant_session *s, const char *path, kvant_erro
     kvant_status st = e.plans && e.chunk && part ? KVANT_OK : kvant_fail(err, KVANT_ENOMEM, "%s: no memory to write it", path);
     if (st == KVANT_OK) {
         snprintf(part, length, "%s.part", path);
-        for (int i = 0; i < info->n_layer; i++) plan_layer(&e, i, &e.plans[i]);
+        for (int i = 0; i < info->n_layer; i++)
+            plan_layer(&e, i, &e.plans[i]);
         tell_changes(&e, path);
         st = write_beside(&e, part, path);
     }

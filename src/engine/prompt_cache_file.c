@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* prompt_cache_file.c: opens a prompt-cache file of mlx-lm: which arrays belong to which layer, and that all of it fits the model.
+/* prompt_cache_file.c: opens a prompt-cache file of mlx-lm: which arrays belong to which layer, and that all of it fits the
+ * model.
  *
  * Names are places in a tree of lists: "3.0.1" is item 1 of item 0 of layer 3. mlx-lm 0.32 keeps the numbers of a layer as arrays
- * without dimensions behind its K and V, and has the classes second in its metadata; before, they were texts in the metadata, which
- * had the classes third. Both are read. */
+ * without dimensions behind its K and V, and has the classes second in its metadata; before, they were texts in the metadata,
+ * which had the classes third. Both are read. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +35,8 @@ static kvant_status parse_number(const reader *r, const char *what, const char *
     char *end;
     long long value = text ? strtoll(text, &end, 10) : 0;
     if (!text || *text == '\0' || *end != '\0' || value < 0 || value > TOKENS_MAX)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: its %s is not a number from 0 to %" PRId64, r->path, r->layer, what, TOKENS_MAX);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: its %s is not a number from 0 to %" PRId64, r->path, r->layer,
+                          what, TOKENS_MAX);
     *out = value;
     return KVANT_OK;
 }
@@ -48,11 +50,12 @@ static kvant_status read_array_number(const reader *r, int index, const char *wh
     bool is_wide = t->type == KVANT_ST_I64 || t->type == KVANT_ST_U64;
     bool is_number = is_wide || t->type == KVANT_ST_I32 || t->type == KVANT_ST_U32;
     if (!is_number || t->bytes != (is_wide ? 8u : 4u))
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: its %s (array %s) is %zu bytes of %s, expected one whole number", r->path,
-                          r->layer, what, name, t->bytes, kvant_safetensors_type_name(t->type));
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: its %s (array %s) is %zu bytes of %s, expected one whole number",
+                          r->path, r->layer, what, name, t->bytes, kvant_safetensors_type_name(t->type));
     uint64_t value = is_wide ? kvant_read_u64(t->data) : kvant_read_u32(t->data);
     if (value > (uint64_t)TOKENS_MAX)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: its %s is not a number from 0 to %" PRId64, r->path, r->layer, what, TOKENS_MAX);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: its %s is not a number from 0 to %" PRId64, r->path, r->layer,
+                          what, TOKENS_MAX);
     *out = (int64_t)value;
     return KVANT_OK;
 }
@@ -73,8 +76,8 @@ static kvant_status read_quantized_numbers(const reader *r, kvant_prompt_layer *
     const char *texts[MAX_NUMBERS];
     int n = r->f->by_classes_last ? find_text_numbers(r, texts) : 0;
     if (r->f->by_classes_last && n != 3 && n != 4)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: its state has %d numbers, expected offset, group_size and bits", r->path,
-                          r->layer, n);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: its state has %d numbers, expected offset, group_size and bits",
+                          r->path, r->layer, n);
     for (int i = 0; i < 3; i++)
         KVANT_TRY(n ? parse_number(r, names[i], texts[n - 3 + i], fields[i]) : read_array_number(r, 2 + i, names[i], fields[i]));
     return KVANT_OK;
@@ -90,8 +93,9 @@ static kvant_status read_rotating_numbers(const reader *r, kvant_prompt_layer *l
     }
     int n = find_text_numbers(r, texts);
     if (n != 4 && n != 5)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: its state has %d numbers, expected keep, max_size, offset and index", r->path,
-                          r->layer, n);
+        return kvant_fail(r->err, KVANT_EFORMAT,
+                          "%s: layer %d: its state has %d numbers, expected keep, max_size, offset and index", r->path, r->layer,
+                          n);
     KVANT_TRY(parse_number(r, "keep", texts[0], &l->keep));
     KVANT_TRY(parse_number(r, "max_size", texts[1], &l->max_size));
     KVANT_TRY(parse_number(r, "offset", texts[n - 2], &l->offset));
@@ -101,30 +105,37 @@ static kvant_status read_rotating_numbers(const reader *r, kvant_prompt_layer *l
 /* ---- arrays ---- */
 
 /* [1][n_kv_head][rows][columns] of a layer; rows are those of the layer's first array. */
-static kvant_status find_array(const reader *r, kvant_prompt_layer *l, int side, int part, int64_t columns, const kvant_safetensor **out) {
+static kvant_status find_array(const reader *r, kvant_prompt_layer *l, int side, int part, int64_t columns,
+                               const kvant_safetensor **out) {
     char name[48];
-    if (l->kind == KVANT_PROMPT_QUANTIZED) snprintf(name, sizeof name, "%d.%d.%d", r->layer, side, part);
-    else snprintf(name, sizeof name, "%d.%d", r->layer, side);
+    if (l->kind == KVANT_PROMPT_QUANTIZED)
+        snprintf(name, sizeof name, "%d.%d.%d", r->layer, side, part);
+    else
+        snprintf(name, sizeof name, "%d.%d", r->layer, side);
     const kvant_safetensor *t = kvant_safetensors_find(r->f->file, name);
-    if (!t) return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d has no %s (array %s)", r->path, r->layer, side_names[side], name);
+    if (!t)
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d has no %s (array %s)", r->path, r->layer, side_names[side], name);
     if (t->n_dims != 4)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: array %s has %d dimensions, expected 4: batch, KV heads, tokens, elements", r->path,
-                          name, t->n_dims);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: array %s has %d dimensions, expected 4: batch, KV heads, tokens, elements",
+                          r->path, name, t->n_dims);
     if (t->dims[0] != 1)
-        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: array %s is of a batch of %" PRId64 " prompts; Kvant reads files of one", r->path, name,
+        return kvant_fail(r->err, KVANT_EUNSUPPORTED,
+                          "%s: array %s is of a batch of %" PRId64 " prompts; Kvant reads files of one", r->path, name,
                           t->dims[0]);
     if (t->dims[1] != r->n_kv_head || t->dims[3] != columns)
-        return kvant_fail(r->err, KVANT_EINVAL, "%s: array %s has %" PRId64 " KV heads and %" PRId64 " columns, but the model has %d and %" PRId64
-                          ": it is of another model", r->path, name, t->dims[1], t->dims[3], r->n_kv_head, columns);
+        return kvant_fail(r->err, KVANT_EINVAL,
+                          "%s: array %s has %" PRId64 " KV heads and %" PRId64 " columns, but the model has %d and %" PRId64
+                          ": it is of another model",
+                          r->path, name, t->dims[1], t->dims[3], r->n_kv_head, columns);
     if (l->rows == 0) l->rows = t->dims[2];
     if (t->dims[2] != l->rows)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: array %s has %" PRId64 " rows, but others of its layer have %" PRId64, r->path, name,
-                          t->dims[2], l->rows);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: array %s has %" PRId64 " rows, but others of its layer have %" PRId64,
+                          r->path, name, t->dims[2], l->rows);
     bool is_codes = l->kind == KVANT_PROMPT_QUANTIZED && part == 0;
     bool is_float = t->type == KVANT_ST_F16 || t->type == KVANT_ST_BF16 || t->type == KVANT_ST_F32;
     if (is_codes ? t->type != KVANT_ST_U32 : !is_float)
-        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: array %s is %s, expected %s", r->path, name, kvant_safetensors_type_name(t->type),
-                          is_codes ? "U32" : "F16, BF16 or F32");
+        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: array %s is %s, expected %s", r->path, name,
+                          kvant_safetensors_type_name(t->type), is_codes ? "U32" : "F16, BF16 or F32");
     *out = t;
     return KVANT_OK;
 }
@@ -133,8 +144,10 @@ static kvant_status check_group(const reader *r, const kvant_prompt_layer *l) {
     bool bits_known = (l->bits >= 2 && l->bits <= 6) || l->bits == 8;
     bool group_known = l->group == 32 || l->group == 64 || l->group == 128;
     if (!bits_known || !group_known || r->head_dim % l->group != 0)
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: %" PRId64 " bits in groups of %" PRId64 " do not fit heads of %d elements; expected "
-                          "2, 3, 4, 5, 6 or 8 bits and groups of 32, 64 or 128", r->path, r->layer, l->bits, l->group, r->head_dim);
+        return kvant_fail(r->err, KVANT_EFORMAT,
+                          "%s: layer %d: %" PRId64 " bits in groups of %" PRId64 " do not fit heads of %d elements; expected "
+                          "2, 3, 4, 5, 6 or 8 bits and groups of 32, 64 or 128",
+                          r->path, r->layer, l->bits, l->group, r->head_dim);
     return KVANT_OK;
 }
 
@@ -142,16 +155,19 @@ static kvant_status check_group(const reader *r, const kvant_prompt_layer *l) {
 static kvant_status place_rows(const reader *r, kvant_prompt_layer *l) {
     if (l->kind != KVANT_PROMPT_ROTATING) {
         if (l->offset > l->rows)
-            return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d claims %" PRId64 " tokens, but its arrays have %" PRId64 " rows", r->path,
-                              r->layer, l->offset, l->rows);
+            return kvant_fail(r->err, KVANT_EFORMAT,
+                              "%s: layer %d claims %" PRId64 " tokens, but its arrays have %" PRId64 " rows", r->path, r->layer,
+                              l->offset, l->rows);
         l->n_last = l->offset;
         return KVANT_OK;
     }
     int64_t used = l->at == l->rows || l->at < l->offset ? l->rows : l->at;
     bool fits = l->keep < l->max_size && l->at <= l->rows && used <= l->offset && (used == l->offset || l->at >= l->keep);
     if (!fits || (used < l->offset && used < l->max_size))
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d: a ring of %" PRId64 " rows cannot have offset %" PRId64 ", index %" PRId64
-                          ", keep %" PRId64 " and max_size %" PRId64, r->path, r->layer, l->rows, l->offset, l->at, l->keep, l->max_size);
+        return kvant_fail(r->err, KVANT_EFORMAT,
+                          "%s: layer %d: a ring of %" PRId64 " rows cannot have offset %" PRId64 ", index %" PRId64
+                          ", keep %" PRId64 " and max_size %" PRId64,
+                          r->path, r->layer, l->rows, l->offset, l->at, l->keep, l->max_size);
     l->n_first = used < l->offset ? l->keep : 0;
     l->n_last = used - l->n_first;
     return KVANT_OK;
@@ -161,12 +177,17 @@ static kvant_status read_layer(const reader *r, const char *class, kvant_prompt_
     static const struct {
         const char *name;
         kvant_prompt_kind kind;
-    } kinds[] = {{"KVCache", KVANT_PROMPT_PLAIN}, {"QuantizedKVCache", KVANT_PROMPT_QUANTIZED}, {"RotatingKVCache", KVANT_PROMPT_ROTATING}};
+    } kinds[] = {{"KVCache", KVANT_PROMPT_PLAIN},
+                 {"QuantizedKVCache", KVANT_PROMPT_QUANTIZED},
+                 {"RotatingKVCache", KVANT_PROMPT_ROTATING}};
     size_t kind = 0, n_kinds = sizeof kinds / sizeof *kinds;
-    while (kind < n_kinds && strcmp(class, kinds[kind].name) != 0) kind++;
+    while (kind < n_kinds && strcmp(class, kinds[kind].name) != 0)
+        kind++;
     if (kind == n_kinds)
-        return kvant_fail(r->err, KVANT_EUNSUPPORTED, "%s: layer %d is of another class than KVCache, QuantizedKVCache and "
-                          "RotatingKVCache, which are the ones that Kvant reads", r->path, r->layer);
+        return kvant_fail(r->err, KVANT_EUNSUPPORTED,
+                          "%s: layer %d is of another class than KVCache, QuantizedKVCache and "
+                          "RotatingKVCache, which are the ones that Kvant reads",
+                          r->path, r->layer);
     l->kind = kinds[kind].kind;
     if (l->kind == KVANT_PROMPT_ROTATING) KVANT_TRY(read_rotating_numbers(r, l));
     if (l->kind == KVANT_PROMPT_QUANTIZED) {
@@ -182,8 +203,10 @@ static kvant_status read_layer(const reader *r, const char *class, kvant_prompt_
         KVANT_TRY(find_array(r, l, side, 2, r->head_dim / l->group, &s->biases));
     }
     if (l->kind == KVANT_PROMPT_PLAIN) {
-        if (r->f->by_classes_last) l->offset = l->rows;
-        else KVANT_TRY(read_array_number(r, 2, "offset", &l->offset));
+        if (r->f->by_classes_last)
+            l->offset = l->rows;
+        else
+            KVANT_TRY(read_array_number(r, 2, "offset", &l->offset));
     }
     return place_rows(r, l);
 }
@@ -205,9 +228,11 @@ static kvant_status read_layers(reader *r, int n_layer) {
     kvant_prompt_file *f = r->f;
     f->by_classes_last = !ends_in_cache(find_class(f, 0));
     if (!ends_in_cache(find_class(f, 0)))
-        return kvant_fail(r->err, KVANT_EFORMAT, "%s: is not a prompt cache of mlx-lm: its metadata name no class of a cache", r->path);
+        return kvant_fail(r->err, KVANT_EFORMAT, "%s: is not a prompt cache of mlx-lm: its metadata name no class of a cache",
+                          r->path);
     int n = 0;
-    while (n <= n_layer && find_class(f, n)) n++;
+    while (n <= n_layer && find_class(f, n))
+        n++;
     if (n != n_layer)
         return kvant_fail(r->err, KVANT_EINVAL, "%s: holds %s%d layers, but the model has %d: it is of another model", r->path,
                           n > n_layer ? "more than " : "", n > n_layer ? n_layer : n, n_layer);
@@ -217,8 +242,8 @@ static kvant_status read_layers(reader *r, int n_layer) {
     for (r->layer = 0; r->layer < n_layer; r->layer++) {
         KVANT_TRY(read_layer(r, find_class(f, r->layer), &f->layers[r->layer]));
         if (f->layers[r->layer].offset != f->layers[0].offset)
-            return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d has %" PRId64 " tokens, but layer 0 has %" PRId64, r->path, r->layer,
-                              f->layers[r->layer].offset, f->layers[0].offset);
+            return kvant_fail(r->err, KVANT_EFORMAT, "%s: layer %d has %" PRId64 " tokens, but layer 0 has %" PRId64, r->path,
+                              r->layer, f->layers[r->layer].offset, f->layers[0].offset);
     }
     return KVANT_OK;
 }
@@ -286,13 +311,15 @@ void kvant_prompt_get_codes(const kvant_prompt_layer *l, int side, int kv_head, 
 void kvant_prompt_get(const kvant_prompt_layer *l, int side, int kv_head, int64_t row, int head_dim, float *x) {
     if (l->kind != KVANT_PROMPT_QUANTIZED) {
         size_t at = ((size_t)kv_head * (size_t)l->rows + (size_t)row) * (size_t)head_dim;
-        for (int i = 0; i < head_dim; i++) x[i] = float_at(l->sides[side].values, at + (size_t)i);
+        for (int i = 0; i < head_dim; i++)
+            x[i] = float_at(l->sides[side].values, at + (size_t)i);
         return;
     }
     uint8_t codes[KVANT_HEAD_DIM_MAX];
     float scales[KVANT_HEAD_DIM_MAX / 32], biases[KVANT_HEAD_DIM_MAX / 32];
     kvant_prompt_get_codes(l, side, kv_head, row, head_dim, codes, scales, biases);
-    for (int i = 0; i < head_dim; i++) x[i] = scales[i / l->group] * (float)codes[i] + biases[i / l->group];
+    for (int i = 0; i < head_dim; i++)
+        x[i] = scales[i / l->group] * (float)codes[i] + biases[i / l->group];
 }
 
 bool kvant_prompt_key_order(const kvant_model *m, uint16_t *order) {
@@ -302,6 +329,7 @@ bool kvant_prompt_key_order(const kvant_model *m, uint16_t *order) {
     for (size_t i = 0; i < sizeof rearranged / sizeof *rearranged; i++)
         moves = moves || strcmp(m->info.architecture, rearranged[i]) == 0;
     if (kvant_gguf_find(m->file, "kvant.rope.pairs")) moves = false; /* a folder's weights are as they were */
-    for (int i = 0; i < d; i++) order[i] = (uint16_t)(moves ? i / 2 + i % 2 * (d / 2) : i);
+    for (int i = 0; i < d; i++)
+        order[i] = (uint16_t)(moves ? i / 2 + i % 2 * (d / 2) : i);
     return moves;
 }

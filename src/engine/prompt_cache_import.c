@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* prompt_cache_import.c: a prompt-cache file of mlx-lm -> the sequence of a session.
  *
- * Values go the way of computed ones, so that formats, means and windows are the cache's business; afterwards, where a page has the
- * affine format of the file, the file's codes take the place of those that were made from values. Tokens that the file's rings have
- * dropped are zeros in pages that are kept for others; nothing sees them as long as the session does not become shorter. */
+ * Values go the way of computed ones, so that formats, means and windows are the cache's business; afterwards, where a page has
+ * the affine format of the file, the file's codes take the place of those that were made from values. Tokens that the file's
+ * rings have dropped are zeros in pages that are kept for others; nothing sees them as long as the session does not become
+ * shorter. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -22,8 +23,8 @@ typedef struct importer {
     const char *path;
     int64_t n;
     uint16_t order[KVANT_HEAD_DIM_MAX];
-    bool moves;    /* order is not 0, 1, .. */
-    float *k, *v;  /* [TOKENS][n_kv_head][head_dim] */
+    bool moves;   /* order is not 0, 1, .. */
+    float *k, *v; /* [TOKENS][n_kv_head][head_dim] */
 } importer;
 
 /* ---- the ids ---- */
@@ -32,8 +33,10 @@ typedef struct importer {
 static kvant_status parse_ids(const kvant_prompt_file *f, const char *path, int64_t n, int32_t **out, kvant_error *err) {
     const char *text = kvant_prompt_file_text(f, KVANT_PROMPT_IDS);
     if (!text)
-        return kvant_fail(err, KVANT_EINVAL, "%s: does not say which %" PRId64 " tokens it holds; the ids, or the text, of its prompt are needed "
-                          "beside it", path, n);
+        return kvant_fail(err, KVANT_EINVAL,
+                          "%s: does not say which %" PRId64 " tokens it holds; the ids, or the text, of its prompt are needed "
+                          "beside it",
+                          path, n);
     int32_t *ids = kvant_alloc((size_t)n + 1, sizeof *ids);
     if (!ids) return kvant_fail(err, KVANT_ENOMEM, "%s: no memory for %" PRId64 " ids", path, n);
     int64_t found = 0;
@@ -42,11 +45,13 @@ static kvant_status parse_ids(const kvant_prompt_file *f, const char *path, int6
         if (end == text || id < 0 || id > INT32_MAX) break;
         if (found < n) ids[found] = (int32_t)id;
         found++;
-        while (*end == ' ') end++;
+        while (*end == ' ')
+            end++;
     }
     if (found != n || *text) {
         kvant_free(ids);
-        return kvant_fail(err, KVANT_EFORMAT, "%s: its %s are not %" PRId64 " ids, as many as it has tokens", path, KVANT_PROMPT_IDS, n);
+        return kvant_fail(err, KVANT_EFORMAT, "%s: its %s are not %" PRId64 " ids, as many as it has tokens", path,
+                          KVANT_PROMPT_IDS, n);
     }
     *out = ids;
     return KVANT_OK;
@@ -63,10 +68,12 @@ static kvant_status check_windows(const importer *m, kvant_error *err) {
         int64_t seen = w.size > 0 && m->n >= w.size ? m->n - w.size + 1 : 0;
         bool keeps = w.size > 0 && w.keep > first_missing;
         if (first_missing >= end_missing || (end_missing <= seen && !keeps)) continue;
-        return kvant_fail(err, KVANT_EUNSUPPORTED, "%s: layer %d no longer has the tokens %" PRId64 " to %" PRId64 " of %" PRId64
-                          " (its window is %" PRId64 ", with the first %" PRId64 "), which this session would see; a model opened with a "
-                          "window of its own (max_kv_size %" PRId64 ") does not", m->path, i, first_missing, end_missing - 1, l->offset, l->max_size,
-                          l->keep, l->max_size);
+        return kvant_fail(err, KVANT_EUNSUPPORTED,
+                          "%s: layer %d no longer has the tokens %" PRId64 " to %" PRId64 " of %" PRId64
+                          " (its window is %" PRId64 ", with the first %" PRId64
+                          "), which this session would see; a model opened with a "
+                          "window of its own (max_kv_size %" PRId64 ") does not",
+                          m->path, i, first_missing, end_missing - 1, l->offset, l->max_size, l->keep, l->max_size);
     }
     return KVANT_OK;
 }
@@ -99,11 +106,13 @@ static kvant_status read_values(const importer *m, int layer, int64_t first, int
             kvant_prompt_get(l, KVANT_SIDE_K, head, row, d, key);
             kvant_prompt_get(l, KVANT_SIDE_V, head, row, d, v);
             bool finite = true;
-            for (int i = 0; i < d; i++) finite = finite && isfinite(key[i]) && isfinite(v[i]);
+            for (int i = 0; i < d; i++)
+                finite = finite && isfinite(key[i]) && isfinite(v[i]);
             if (!finite)
-                return kvant_fail(err, KVANT_EFORMAT, "%s: layer %d, token %" PRId64 ", KV head %d: holds what is not a number", m->path, layer,
-                                  first + t, head);
-            for (int i = 0; i < d; i++) k[i] = key[m->order[i]];
+                return kvant_fail(err, KVANT_EFORMAT, "%s: layer %d, token %" PRId64 ", KV head %d: holds what is not a number",
+                                  m->path, layer, first + t, head);
+            for (int i = 0; i < d; i++)
+                k[i] = key[m->order[i]];
         }
     }
     return KVANT_OK;
@@ -121,7 +130,8 @@ static kvant_status append_values(const importer *m, int64_t first, int64_t end,
     }
     if (st == KVANT_OK) st = kvant_maybe_quantize_kv_cache(m->sequence, NULL);
     if (st == KVANT_OK) return KVANT_OK;
-    return kvant_fail(err, st, "%s: %" PRId64 " tokens could not be added to the cache: %s", m->path, m->n, kvant_status_name(st));
+    return kvant_fail(err, st, "%s: %" PRId64 " tokens could not be added to the cache: %s", m->path, m->n,
+                      kvant_status_name(st));
 }
 
 /* ---- codes ---- */
@@ -169,7 +179,8 @@ static void describe(const kvant_prompt_layer *l, char *out, size_t size) {
     const char *type = numbers->type == KVANT_ST_F16 ? "float16" : numbers->type == KVANT_ST_BF16 ? "bfloat16" : "float32";
     if (l->kind == KVANT_PROMPT_QUANTIZED)
         snprintf(out, size, "affine%d:%d with %s scales", (int)l->bits, (int)l->group, type);
-    else snprintf(out, size, "%s", type);
+    else
+        snprintf(out, size, "%s", type);
 }
 
 /* Whether a side of a page holds the file's numbers as they are. */
@@ -194,7 +205,8 @@ static void tell_changes(const importer *m) {
         kvant_format_name(&layout->v.format, v);
         bool same_codes = is_same(l, &layout->k) && is_same(l, &layout->v) && !m->moves;
         if (same_codes)
-            kvant_log(KVANT_LOG_INFO, "%s: its codes are taken over as they are; their scales, %s, are rounded to binary16", m->path, from);
+            kvant_log(KVANT_LOG_INFO, "%s: its codes are taken over as they are; their scales, %s, are rounded to binary16",
+                      m->path, from);
         else
             kvant_log(KVANT_LOG_INFO, "%s: its keys and values, %s, are stored as %s/%s%s", m->path, from, k, v,
                       m->moves && l->kind == KVANT_PROMPT_QUANTIZED ? " (keys have another order in this model file)" : "");
@@ -216,7 +228,8 @@ static kvant_status fill(importer *m, kvant_error *err) {
     if (st == KVANT_OK && !has_gaps(m)) kvant_sequence_hold(m->sequence, m->n / TOKENS * TOKENS);
     if (st == KVANT_OK && start > 0) st = append_values(m, 0, start < m->n ? start : m->n, err);
     if (st == KVANT_OK && start < m->n) st = append_values(m, start, m->n, err);
-    for (int i = 0; st == KVANT_OK && i < info->n_layer; i++) copy_codes(m, i);
+    for (int i = 0; st == KVANT_OK && i < info->n_layer; i++)
+        copy_codes(m, i);
     kvant_free_aligned(m->k);
     kvant_free_aligned(m->v);
     if (st != KVANT_OK) kvant_sequence_destroy(m->sequence);
@@ -241,11 +254,14 @@ static kvant_status import_file(kvant_session *s, const char *path, const kvant_
     int32_t *own = NULL;
     if (m.n == 0) return kvant_fail(err, KVANT_EINVAL, "%s: holds no token", path);
     if (m.n > s->n_context)
-        return kvant_fail(err, KVANT_EFULL, "%s: holds %" PRId64 " tokens, but the context %" PRId64 "; a larger context (-c) fits", path, m.n,
+        return kvant_fail(err, KVANT_EFULL,
+                          "%s: holds %" PRId64 " tokens, but the context %" PRId64 "; a larger context (-c) fits", path, m.n,
                           s->n_context);
     if (ids && n != m.n)
-        return kvant_fail(err, KVANT_EINVAL, "%s: holds %" PRId64 " tokens, but the prompt has %" PRId64 "; it must be the one that the file "
-                          "was made from, with the same special tokens", path, m.n, n);
+        return kvant_fail(err, KVANT_EINVAL,
+                          "%s: holds %" PRId64 " tokens, but the prompt has %" PRId64 "; it must be the one that the file "
+                          "was made from, with the same special tokens",
+                          path, m.n, n);
     if (!ids) KVANT_TRY(parse_ids(f, path, m.n, &own, err));
     m.moves = kvant_prompt_key_order(s->model, m.order);
     kvant_status st = kvant_session_check_tokens(s, ids ? ids : own, m.n, err);

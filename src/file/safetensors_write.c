@@ -14,10 +14,25 @@
 
 int kvant_safetensors_type_bytes(kvant_safetensors_type type) {
     switch (type) {
-    case KVANT_ST_BOOL: case KVANT_ST_U8: case KVANT_ST_I8: case KVANT_ST_F8_E5M2: case KVANT_ST_F8_E4M3: return 1;
-    case KVANT_ST_U16: case KVANT_ST_I16: case KVANT_ST_F16: case KVANT_ST_BF16: return 2;
-    case KVANT_ST_U32: case KVANT_ST_I32: case KVANT_ST_F32: return 4;
-    case KVANT_ST_U64: case KVANT_ST_I64: case KVANT_ST_F64: return 8;
+    case KVANT_ST_BOOL:
+    case KVANT_ST_U8:
+    case KVANT_ST_I8:
+    case KVANT_ST_F8_E5M2:
+    case KVANT_ST_F8_E4M3:
+        return 1;
+    case KVANT_ST_U16:
+    case KVANT_ST_I16:
+    case KVANT_ST_F16:
+    case KVANT_ST_BF16:
+        return 2;
+    case KVANT_ST_U32:
+    case KVANT_ST_I32:
+    case KVANT_ST_F32:
+        return 4;
+    case KVANT_ST_U64:
+    case KVANT_ST_I64:
+    case KVANT_ST_F64:
+        return 8;
     }
     return 0;
 }
@@ -43,8 +58,10 @@ static void put(kvant_safetensors_writer *w, kvant_buffer *b, const char *text) 
 static void put_string(kvant_safetensors_writer *w, kvant_buffer *b, const char *text) {
     json_t *string = json_string(text);
     char *quoted = string ? json_dumps(string, JSON_ENCODE_ANY) : NULL;
-    if (quoted) put(w, b, quoted);
-    else w->status = KVANT_EINVAL;
+    if (quoted)
+        put(w, b, quoted);
+    else
+        w->status = KVANT_EINVAL;
     free(quoted);
     json_decref(string);
 }
@@ -68,8 +85,10 @@ void kvant_safetensors_writer_tensor(kvant_safetensors_writer *w, const char *na
     for (int i = 0; i < n_dims; i++) {
         snprintf(text, sizeof text, "%s%" PRId64, i ? "," : "", dims[i]);
         put(w, &w->tensors, text);
-        if (dims[i] < 1 || bytes > INT64_MAX / (uint64_t)dims[i]) w->status = KVANT_EINVAL;
-        else bytes *= (uint64_t)dims[i];
+        if (dims[i] < 1 || bytes > INT64_MAX / (uint64_t)dims[i])
+            w->status = KVANT_EINVAL;
+        else
+            bytes *= (uint64_t)dims[i];
     }
     snprintf(text, sizeof text, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", w->data_bytes, w->data_bytes + bytes);
     put(w, &w->tensors, text);
@@ -88,10 +107,12 @@ kvant_status kvant_safetensors_writer_header(kvant_safetensors_writer *w, kvant_
     }
     if (w->tensors.size > 0) put(w, out, w->tensors.data);
     put(w, out, "}");
-    while (w->status == KVANT_OK && (out->size - begin) % 8 != 0) put(w, out, " ");
+    while (w->status == KVANT_OK && (out->size - begin) % 8 != 0)
+        put(w, out, " ");
     if (w->status != KVANT_OK)
-        return kvant_fail(err, w->status, w->status == KVANT_ENOMEM ? "safetensors: out of memory for the header"
-                                                                    : "safetensors: the header is too long, or a name is not UTF-8");
+        return kvant_fail(err, w->status,
+                          w->status == KVANT_ENOMEM ? "safetensors: out of memory for the header"
+                                                    : "safetensors: the header is too long, or a name is not UTF-8");
     kvant_write_u32((uint8_t *)out->data + begin, (uint32_t)(out->size - begin - HEADER_PREFIX));
     return KVANT_OK;
 }
@@ -110,7 +131,8 @@ static kvant_status copy_texts(const kvant_safetensors *f, json_t *metadata, kva
     const char *key;
     json_t *value;
     json_object_foreach(metadata, key, value) {
-        if (!json_is_string(value)) return kvant_fail(err, KVANT_EFORMAT, "%s: an entry of __metadata__ is not a string", f->path);
+        if (!json_is_string(value))
+            return kvant_fail(err, KVANT_EFORMAT, "%s: an entry of __metadata__ is not a string", f->path);
         bytes += strlen(key) + strlen(json_string_value(value)) + 2;
     }
     pair *pairs = kvant_alloc(n + 1, sizeof *pairs);
@@ -143,7 +165,8 @@ kvant_status kvant_safetensors_texts_read(const kvant_safetensors *f, kvant_safe
     json_t *header = json_loadb((const char *)f->map.data + HEADER_PREFIX, size, JSON_REJECT_DUPLICATES, NULL);
     json_t *metadata = json_object_get(header, "__metadata__");
     kvant_status st = header ? KVANT_OK : kvant_fail(err, KVANT_ENOMEM, "%s: no memory for its header", f->path);
-    if (metadata && !json_is_object(metadata)) st = kvant_fail(err, KVANT_EFORMAT, "%s: its __metadata__ is not an object", f->path);
+    if (metadata && !json_is_object(metadata))
+        st = kvant_fail(err, KVANT_EFORMAT, "%s: its __metadata__ is not an object", f->path);
     if (st == KVANT_OK && metadata) st = copy_texts(f, metadata, out, err);
     json_decref(header);
     if (st != KVANT_OK) kvant_safetensors_texts_free(out);
@@ -162,8 +185,10 @@ const char *kvant_safetensors_texts_find(const kvant_safetensors_texts *t, const
     while (low < high) {
         int middle = low + (high - low) / 2, order = strcmp(key, t->keys[middle]);
         if (order == 0) return t->values[middle];
-        if (order < 0) high = middle;
-        else low = middle + 1;
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
     }
     return NULL;
 }

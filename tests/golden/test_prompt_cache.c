@@ -18,6 +18,7 @@
 #define MODEL KVANT_DATA "/mlx/text/llama-f16"
 #define CASES KVANT_DATA "/mlx/cache/"
 #define WRITTEN "test_prompt_cache.safetensors"
+#define CONVERTED "test_prompt_cache.gguf"
 #define N_ROWS 8
 
 static char last_line[1200];
@@ -296,6 +297,28 @@ static void other_orders_of_keys_read_back_equal(void **state) {
     remove(WRITTEN);
 }
 
+/* And mlx-lm's files are continued in such a model file as in the folder it was made from. */
+static void gguf_files_continue_caches_of_mlx(void **state) {
+    (void)state;
+    need_data();
+    golden g = open_golden("kv_f32");
+    kvant_error err;
+    int n_wrong;
+    remove(CONVERTED);
+    if (kvant_convert(MODEL, CONVERTED, NULL, NULL, &err) != KVANT_OK) fail_msg("%s", err.message);
+    kvant_model *m = open_model(CONVERTED, "f32", 0);
+    kvant_session *s = open_session(m);
+    if (kvant_session_import(s, CASES "kv_f32.safetensors", g.prefix, g.n_prefix, &err) != KVANT_OK) fail_msg("%s", err.message);
+    double worst = follow(s, &g, &n_wrong);
+    printf("  off by %.2e, %d of %d ids differ\n", worst, n_wrong, g.n_ids);
+    assert_true(worst <= 1e-3);
+    assert_int_equal(n_wrong, 0);
+    kvant_session_destroy(s);
+    kvant_model_close(m);
+    close_golden(&g);
+    remove(CONVERTED);
+}
+
 /* ---- files of other versions, made from golden ones ---- */
 
 typedef struct remade {
@@ -483,6 +506,7 @@ int main(void) {
         cmocka_unit_test(caches_of_mlx_are_continued_as_mlx_does),
         cmocka_unit_test(written_caches_read_back_equal),
         cmocka_unit_test(other_orders_of_keys_read_back_equal),
+        cmocka_unit_test(gguf_files_continue_caches_of_mlx),
         cmocka_unit_test(older_files_and_turned_rings_are_the_same),
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(damaged_files_are_refused),

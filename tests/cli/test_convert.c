@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+/* test_convert.c: kvant convert: the same logits from the other kind of file, interrupted runs, and what is refused. */
+#define _POSIX_C_SOURCE 200809L
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#define TEXT_MODELS KVANT_DATA "/mlx/text/"
+#define WORK "test_convert_work"
+
+static char output[1 << 16];
+
+static int run(const char *format, const char *a, const char *b, const char *c) {
+    char command[4096];
+    int n = snprintf(command, sizeof command, "'%s' ", KVANT_PROGRAM);
+    n += snprintf(command + n, sizeof command - (size_t)n, format, a, b, c);
+    snprintf(command + n, sizeof command - (size_t)n, " 2>&1");
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    size_t got = fread(output, 1, sizeof output - 1, pipe);
+    output[got] = '\0';
+    int status = pclose(pipe);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static bool is_there(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+static long long size_of(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 ? (long long)st.st_size : -1;
+}
+
+static int set_up(void **state) {
+    (void)state;
+    return system("rm -rf " WORK " && mkdir " WORK);
+}
+
+static int clean(void **state) {
+    (void)state;
+    return system("rm -rf " WORK);
+}
+
+static void need(const char *path) {
+    if (is_there(path)) return;
+    printf("skipped: %s is not there\n", path);
+    skip();
+}
+
+/* ---- logits ---- */
+
+static float *read_logits(const char *model, const char *name, int *n) {
+    char path[256];
+    snprintf(path, sizeof path, WORK "/%s.logits", name);
+    if (run("logits -m '%s' --ids " WORK "/ids.txt -o %s", model, path, "") != 0) fail_msg("%s: %s", model, output);
+    FILE *f = fopen(path, "rb");
+    int32_t head[4];
+    assert_non_null(f);
+    assert_int_equal(fread(head, 4, 4, f), 4);
+    *n = head[2] * head[3];
+    float *x = malloc((size_t)*n * sizeof *x);
+    assert_int_equal(fseek(f, 4 * head[2], SEEK_CUR), 0);
+    assert_int_equal(fread(x, sizeof *x, (size_t)*n, f), *n);
+    fclose(f);
+    return x;
+}
+
+static void write_ids(int n_vocab) {
+    FILE *f = fopen(WORK "/ids.txt", "w");
+    for (int i = 0; i < 40; i++) fprintf(f, "%d ", (i * 37 + 5) % n_vocab);
+    fclose(f);
+}
+
+/* The relative difference of all logits. */
+static double difference(const char *a, const char *b) {
+    int n, m;
+    float *x = read_logits(a, "a", &n), *y = read_logits(b, "b", &m);
+    double d2 = 0, e2 = 0;
+    assert_int_equal(n, m);
+    for (int i = 0; i < n; i++) {
+        double d = (double)x[i] - (double)y[i];
+        d2 += d * d;
+        e2 += (double)x[i] * (double)x[i];
+    }
+    free(x);
+    free(y);
+    return sqrt(d2 / e2);
+}
+
+static void convert(const char *source, const char *target, const char *flags) {
+    if (run("convert '%s' '%s' %s", source, target, flags) != 0) fail_msg("%s: %s", source, output);
+}
+
+static void folders_become_gguf_files_with_the_same_logits(void **state) {
+    static const struct {
+        const char *name, *flags;
+        double bound;
+    } cases[] = {{"llama-f16", "", 1e-4}, {"qwen2-bf16", "", 1e-6}, {"phi3-f16", "", 1e-6}, {"qwen3-q4g64", "--weights f32", 1e-4},
+                 {"mixtral-q4g64-2shards", "--weights f32", 1e-4}, {"llama-f16", "--weights q8_0", 3e-2}, {"llama-f16", "--weights q4_0", 0.5}};
+    (void)state;
+    need(TEXT_MODELS "llama-f16");
+    write_ids(300);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char source[512];
+        snprintf(source, sizeof source, TEXT_MODELS "%s", cases[i].name);
+        remove(WORK "/model.gguf");
+        convert(source, WORK "/model.gguf", cases[i].flags);
+        double d = difference(source, WORK "/model.gguf");
+        printf("  %-24s %-16s off by %.1e\n", cases[i].name, cases[i].flags, d);
+        if (!(d <= cases[i].bound)) fail_msg("%s %s: off by %g", cases[i].name, cases[i].flags, d);
+        assert_false(is_there(WORK "/model.gguf.part"));
+        assert_false(is_there(WORK "/model.gguf.part.state"));
+    }
+}
+
+static void vocabularies_are_the_same(void **state) {
+    (void)state;
+    need(TEXT_MODELS "llama-f16");
+    convert(TEXT_MODELS "llama-f16", WORK "/model.gguf", "");
+    assert_int_equal(run("tokenize -m '%s' -p %s%s", TEXT_MODELS "llama-f16", "\"it's 12345 wörds<|eot_id|> \"", ""), 0);
+    char *expected = strdup(output);
+    assert_int_equal(run("tokenize -m '%s' -p %s%s", WORK "/model.gguf", "\"it's 12345 wörds<|eot_id|> \"", ""), 0);
+    assert_string_equal(output, expected);
+    free(expected);
+}
+
+/* A run that is cut off leaves a part; another goes on and gives the same bytes. */
+static void interrupted_runs_go_on(void **state) {
+    (void)state;
+    need(TEXT_MODELS "llama-f16");
+    convert(TEXT_MODELS "llama-f16", WORK "/whole.gguf", "");
+    /* A limit on the size of files stands for a full disk. */
+    char command[2048];
+    snprintf(command, sizeof command, "(trap '' XFSZ; ulimit -f 600; '%s' convert '%s' " WORK "/model.gguf) > " WORK "/said.txt 2>&1", KVANT_PROGRAM,
+             TEXT_MODELS "llama-f16");
+    int status = system(command);
+    assert_int_equal(WEXITSTATUS(status), 1);
+    assert_int_equal(system("grep -q 'cannot be written' " WORK "/said.txt"), 0);
+    assert_false(is_there(WORK "/model.gguf"));
+    assert_true(is_there(WORK "/model.gguf.part"));
+    assert_true(is_there(WORK "/model.gguf.part.state"));
+    convert(TEXT_MODELS "llama-f16", WORK "/model.gguf", "");
+    assert_int_equal(system("cmp -s " WORK "/model.gguf " WORK "/whole.gguf"), 0);
+    /* A part of another run is not gone on with. */
+    assert_int_equal(system("rm " WORK "/model.gguf && echo x > " WORK "/model.gguf.part && "
+                            "echo 'kvant convert 1 00000000000000000000000000000000 3 2' > " WORK "/model.gguf.part.state"), 0);
+    convert(TEXT_MODELS "llama-f16", WORK "/model.gguf", "");
+    assert_int_equal(system("cmp -s " WORK "/model.gguf " WORK "/whole.gguf"), 0);
+}
+
+static void gguf_files_get_other_weights(void **state) {
+    const char *source = KVANT_SOURCE "/tests/golden/models/llama-rope-llama3.gguf";
+    (void)state;
+    need(source);
+    write_ids(20);
+    convert(source, WORK "/same.gguf", "");
+    convert(source, WORK "/f32.gguf", "--weights f32");
+    assert_true(difference(source, WORK "/same.gguf") == 0);
+    assert_true(difference(source, WORK "/f32.gguf") < 1e-5);
+    assert_true(size_of(WORK "/f32.gguf") >= size_of(WORK "/same.gguf"));
+}
+
+static void refuses(int code, const char *source, const char *target, const char *flags, const char *piece) {
+    int got = run("convert '%s' '%s' %s", source, target, flags);
+    if (got != code || !strstr(output, piece)) fail_msg("exit %d, expected %d and \"%s\", said: %s", got, code, piece, output);
+    assert_false(is_there(target) && size_of(target) != 1);
+}
+
+static void what_cannot_be_said_is_refused(void **state) {
+    (void)state;
+    need(TEXT_MODELS "llama-f16");
+    refuses(2, TEXT_MODELS "llama-f16", WORK "/model.gguf", "--weights q3", "expected f32, f16");
+    refuses(2, TEXT_MODELS "llama-f16", WORK "/model.gguf", "--weights affine4:64", "no affine weights");
+    refuses(1, WORK "/none", WORK "/model.gguf", "", "none");
+    refuses(1, TEXT_MODELS "mistral-q8g64-hd128", WORK "/model.gguf", "", "falls back to bytes");
+    refuses(1, TEXT_MODELS "llama-f16", WORK "/no/folder/model.gguf", "", "cannot be made");
+    assert_int_equal(system("printf x > " WORK "/there.gguf"), 0);
+    refuses(2, TEXT_MODELS "llama-f16", WORK "/there.gguf", "", "is there already");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(folders_become_gguf_files_with_the_same_logits, set_up, clean),
+        cmocka_unit_test_setup_teardown(vocabularies_are_the_same, set_up, clean),
+        cmocka_unit_test_setup_teardown(interrupted_runs_go_on, set_up, clean),
+        cmocka_unit_test_setup_teardown(gguf_files_get_other_weights, set_up, clean),
+        cmocka_unit_test_setup_teardown(what_cannot_be_said_is_refused, set_up, clean),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
