@@ -288,23 +288,6 @@ kvant_status kvant_image_expand(const kvant_model *m, const int32_t *ids, int n,
 /* The id of a place, [IMG]; -1: the model has none. */
 int32_t kvant_model_image_token(const kvant_model *m);
 
-/* ---- prompt caches of mlx-lm ----
- *
- * A file of mlx_lm's save_prompt_cache holds the keys and values of a prompt, layer by layer (KVCache, QuantizedKVCache or
- * RotatingKVCache), and how many tokens there are, but not which. */
-
-/* The session holds the file's n tokens, ids, with its keys and values, whatever it held before; it has no logits until a token is
- * added. ids NULL, n 0: those that Kvant wrote into the file. That the ids are the file's own is the caller's word.
- * Codes of affine formats are taken over as they are where the session stores the same bits and groups (its scales are binary16, or
- * float32 in the .f32 formats); other values are stored in the session's formats, and a line to kvant_set_log says so.
- * KVANT_EIO, KVANT_EFORMAT, KVANT_EUNSUPPORTED, KVANT_EINVAL (of another model; another number of ids), KVANT_EFULL (the context),
- * KVANT_ENOMEM: the session is as it was. */
-kvant_status kvant_session_import(kvant_session *s, const char *path, const int32_t *ids, int64_t n, kvant_error *err);
-/* Writes what the session holds as such a file, whole or not at all, with the ids: layers in an affine format with their codes,
- * windows as rings, everything else as float16 (float32 where it is stored so). KVANT_EINVAL: an empty session; KVANT_EIO;
- * KVANT_EFULL: the disk; KVANT_ENOMEM. */
-kvant_status kvant_session_export(kvant_session *s, const char *path, kvant_error *err);
-
 /* ---- sampling ---- */
 
 typedef struct kvant_sampler_params {
