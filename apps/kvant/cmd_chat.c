@@ -27,26 +27,16 @@ static const char about[] =
     "when anything failed.";
 
 static int add_chat_flags(option *out, int n, chat_options *o) {
-    kvant_sampler_params *s = &o->sampling;
     const option flags[] = {
         {NULL, NULL, OPTION_FLAG, NULL, 0, 0, NULL, "conversation"},
         {"--system", NULL, OPTION_STRING, &o->system, 0, 0, "TEXT", "a system message before it"},
         {"--chat-template", NULL, OPTION_STRING, &o->chat_template, 0, 0, "NAME", "a family of templates (the model file's own)"},
         {NULL, NULL, OPTION_FLAG, NULL, 0, 0, NULL, "answers"},
         {"--tokens", "-n", OPTION_INT64, &o->n_predict, 1, 1e9, "N", "the most tokens of an answer (2048)"},
-        {"--temp", NULL, OPTION_FLOAT, &s->temperature, 0, 100, "X", "temperature, 0: the most probable token (0.7)"},
-        {"--top-p", NULL, OPTION_FLOAT, &s->top_p, 0, 1, "X", "the fewest tokens with this probability together (0.9; 1: off)"},
-        {"--min-p", NULL, OPTION_FLOAT, &s->min_p, 0, 1, "X", "tokens with X of the top token's probability (0: off)"},
-        {"--top-k", NULL, OPTION_INT, &s->top_k, 0, 1 << 26, "N", "the N most probable tokens (0: off)"},
-        {"--repeat-penalty", NULL, OPTION_FLOAT, &s->repeat_penalty, 0.01, 100, "X",
-         "makes recent tokens less probable (1: off)"},
-        {"--repeat-last-n", NULL, OPTION_INT, &s->repeat_last_n, 0, 65536, "N", "tokens that the penalty sees (64)"},
-        {"--seed", NULL, OPTION_UINT64, &s->seed, 0, 0, "N", "the same seed and questions, the same answers (the clock)"},
-        {"--stop", NULL, OPTION_LIST, &o->stops, 0, 0, "TEXT", "ends an answer before this text; may be repeated"},
     };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         out[n++] = flags[i];
-    return n;
+    return options_add_sampling(out, n, &o->sampling, &o->stops);
 }
 
 /* ---- the beginning ---- */

@@ -428,7 +428,6 @@ static void free_answer(one_run *a) {
 }
 
 static int add_run_flags(option *out, int n, run_options *o) {
-    kvant_sampler_params *s = &o->sampling;
     const option flags[] = {
         {NULL, NULL, OPTION_FLAG, NULL, 0, 0, NULL, "prompt"},
         {"--prompt", "-p", OPTION_STRING, &o->prompt, 0, 0, "TEXT", "the prompt"},
@@ -443,15 +442,6 @@ static int add_run_flags(option *out, int n, run_options *o) {
         {"--verbose-prompt", NULL, OPTION_FLAG, &o->verbose_prompt, 0, 0, NULL, "show the prompt's text and tokens on stderr"},
         {NULL, NULL, OPTION_FLAG, NULL, 0, 0, NULL, "answer"},
         {"--tokens", "-n", OPTION_INT64, &o->n_predict, 0, 1e9, "N", "the most tokens of the answer (512)"},
-        {"--temp", NULL, OPTION_FLOAT, &s->temperature, 0, 100, "X", "temperature, 0: the most probable token (0)"},
-        {"--top-p", NULL, OPTION_FLOAT, &s->top_p, 0, 1, "X", "the fewest tokens with this probability together (1: off)"},
-        {"--min-p", NULL, OPTION_FLOAT, &s->min_p, 0, 1, "X", "tokens with X of the top token's probability (0: off)"},
-        {"--top-k", NULL, OPTION_INT, &s->top_k, 0, 1 << 26, "N", "the N most probable tokens (0: off)"},
-        {"--repeat-penalty", NULL, OPTION_FLOAT, &s->repeat_penalty, 0.01, 100, "X",
-         "makes recent tokens less probable (1: off)"},
-        {"--repeat-last-n", NULL, OPTION_INT, &s->repeat_last_n, 0, 65536, "N", "tokens that the penalty sees (64)"},
-        {"--seed", NULL, OPTION_UINT64, &s->seed, 0, 0, "N", "one seed, one answer (0)"},
-        {"--stop", NULL, OPTION_LIST, &o->stops, 0, 0, "TEXT", "ends the answer before this text; may be repeated"},
         {"--kv-check", NULL, OPTION_INT64, &o->kv_check, 0, 1e9, "N",
          "measure what the cache's format changes over N tokens (0: off); slower, in float32 arithmetic unless --fast"},
         {"--json", NULL, OPTION_FLAG, &o->json, 0, 0, NULL, "one JSON object on stdout instead of the stream"},
@@ -460,7 +450,7 @@ static int add_run_flags(option *out, int n, run_options *o) {
     };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         out[n++] = flags[i];
-    return n;
+    return options_add_sampling(out, n, &o->sampling, &o->stops);
 }
 
 static int check_flags(const run_options *o) {

@@ -227,7 +227,7 @@ int options_add_model(option *table, int n, int max, model_options *m) {
     kvant_kv_params *kv = &m->load.kv;
     const option flags[] = {
         {NULL, NULL, OPTION_FLAG, NULL, 0, 0, NULL, "model and machine"},
-        {"--model", "-m", OPTION_STRING, &m->model, 0, 0, "FILE", "the model, a GGUF file"},
+        {"--model", "-m", OPTION_STRING, &m->model, 0, 0, "FILE", "the model: a GGUF file, or a folder of MLX or Hugging Face"},
         {"--context", "-c", OPTION_INT64, &m->n_context, 1, 1 << 27, "N", "the most tokens, prompt and answer together"},
         {"--threads", "-t", OPTION_INT, &m->load.n_threads, 1, 256, "N", "threads (the physical cores)"},
         {"--isa", NULL, OPTION_STRING, &m->isa, 0, 0, "LEVEL", "the highest kernel level: ref, avx2, avx512, best (best)"},
@@ -271,6 +271,23 @@ int options_add_prefixes(option *table, int n, int max, model_options *m, uint64
     m->load.prefix_disk = CACHE_DISK;
     m->cache_ram = default_ram;
     for (int i = 0; i < count && n < max; i++)
+        table[n++] = flags[i];
+    return n;
+}
+
+int options_add_sampling(option *table, int n, kvant_sampler_params *s, option_list *stops) {
+    const option flags[] = {
+        {"--temp", NULL, OPTION_FLOAT, &s->temperature, 0, 100, "X", "temperature, 0: the most probable token"},
+        {"--top-p", NULL, OPTION_FLOAT, &s->top_p, 0, 1, "X", "the fewest tokens with this probability together (1: off)"},
+        {"--min-p", NULL, OPTION_FLOAT, &s->min_p, 0, 1, "X", "tokens with X of the top token's probability (0: off)"},
+        {"--top-k", NULL, OPTION_INT, &s->top_k, 0, 1 << 26, "N", "the N most probable tokens (0: off)"},
+        {"--repeat-penalty", NULL, OPTION_FLOAT, &s->repeat_penalty, 0.01, 100, "X",
+         "makes recent tokens less probable (1: off)"},
+        {"--repeat-last-n", NULL, OPTION_INT, &s->repeat_last_n, 0, 65536, "N", "tokens that the penalty sees (64)"},
+        {"--seed", NULL, OPTION_UINT64, &s->seed, 0, 0, "N", "one seed, one answer"},
+        {"--stop", NULL, OPTION_LIST, stops, 0, 0, "TEXT", "ends the answer before this text; may be repeated"},
+    };
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         table[n++] = flags[i];
     return n;
 }

@@ -56,6 +56,8 @@ int options_add_model(option *table, int n, int max, model_options *m);
 /* The same of what is kept of past prompts: a folder, and, for a command that reads more than one prompt, memory (default_ram bytes;
  * 0: the command has no use for it, and there is no flag). */
 int options_add_prefixes(option *table, int n, int max, model_options *m, uint64_t default_ram);
+/* How tokens are chosen and what ends an answer: 8 flags. */
+int options_add_sampling(option *table, int n, kvant_sampler_params *s, option_list *stops);
 /* After parsing: turns what was typed into load parameters (kv_bits none, -ctk/-ctv, isa). 0, or 2 with a sentence on stderr. */
 int options_finish_model(model_options *m);
 
