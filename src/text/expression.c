@@ -58,6 +58,9 @@ static kvant_status refuse(translation *x, const char *why) {
 
 static kvant_status put(translation *x, const char *text) { return kvant_buffer_append_str(&x->out, text); }
 
+/* Oniguruma's \w has the superscripts and fractions of Latin-1 too, unless it stands in brackets. */
+#define WORD KVANT_WORD_CHARACTERS "\\xB2\\xB3\\xB9\\xBC-\\xBE"
+
 /* A backslash and what follows; p stands on the backslash. */
 static kvant_status translate_escape(translation *x, bool in_class) {
     if (x->end - x->p < 2) return refuse(x, "it ends in a backslash");
@@ -67,9 +70,11 @@ static kvant_status translate_escape(translation *x, bool in_class) {
     if (c == 'S' && !in_class) return put(x, "[^" KVANT_WHITE_SPACE "]");
     if (x->oniguruma) {
         if (c == 'S') return refuse(x, "\\S inside brackets is not supported");
-        if (c == 'w') return put(x, in_class ? KVANT_WORD_CHARACTERS : "[" KVANT_WORD_CHARACTERS "]");
-        if (c == 'W' && !in_class) return put(x, "[^" KVANT_WORD_CHARACTERS "]");
+        if (c == 'w') return put(x, in_class ? KVANT_WORD_CHARACTERS : "[" WORD "]");
+        if (c == 'W' && !in_class) return put(x, "[^" WORD "]");
         if (c == 'W') return refuse(x, "\\W inside brackets is not supported");
+        if (c == 'b' && !in_class) return put(x, "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))");
+        if (c == 'B' && !in_class) return put(x, "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))");
         if (c == 'h') return put(x, in_class ? "0-9a-fA-F" : "[0-9a-fA-F]");
         if (strchr("HNOQEyYC", c)) return refuse(x, "\\H, \\N, \\O, \\Q, \\E, \\C, \\y and \\Y are not supported");
         if (c == 'u' && x->end - x->p >= 4) {
@@ -91,6 +96,35 @@ static bool at_text(const translation *x, const char *text) {
 
 static kvant_status translate_class(translation *x);
 
+#define NESTED "of brackets inside brackets only [a[bc]], [[a]&&[b]] and some [:names:] are supported"
+
+/* [:name:] inside brackets; p stands on its '['. */
+static kvant_status translate_name(translation *x) {
+    static const char *const names[][2] = {{"[:punct:]", "\\p{P}\\p{S}"}, {"[:space:]", KVANT_WHITE_SPACE},
+                                           {"[:alpha:]", "\\p{Alphabetic}"}, {"[:digit:]", "\\p{Nd}"},
+                                           {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"}, {"[:word:]", KVANT_WORD_CHARACTERS}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (!at_text(x, names[i][0])) continue;
+        x->p += strlen(names[i][0]);
+        return put(x, names[i][1]);
+    }
+    return refuse(x, NESTED);
+}
+
+/* Brackets among other characters of brackets: their characters too. p stands on '['. */
+static kvant_status translate_union(translation *x) {
+    x->p++;
+    if (x->p == x->end || *x->p == '^' || *x->p == ']') return refuse(x, NESTED);
+    while (x->p < x->end && *x->p != ']') {
+        if (*x->p == '[' || at_text(x, "&&")) return refuse(x, NESTED);
+        if (*x->p == '\\') KVANT_TRY(translate_escape(x, true));
+        else KVANT_TRY(kvant_buffer_append(&x->out, x->p++, 1));
+    }
+    if (x->p == x->end) return refuse(x, "a bracket is not closed");
+    x->p++;
+    return KVANT_OK;
+}
+
 /* The inside of brackets up to "&&" or the closing one, as a class of its own. p stands behind '[' and '^'. */
 static kvant_status translate_operand(translation *x, bool negated) {
     size_t begin = x->out.size;
@@ -99,16 +133,14 @@ static kvant_status translate_operand(translation *x, bool negated) {
     while (x->p < x->end) {
         if (*x->p == ']' && !first) break;
         if (at_text(x, "&&")) break;
-        if (whole) return refuse(x, "brackets inside brackets are supported only beside &&");
+        if (whole) return refuse(x, NESTED);
         if (*x->p == '\\') {
             KVANT_TRY(translate_escape(x, true));
         } else if (at_text(x, "[:")) {
-            const char *close = memchr(x->p, ']', (size_t)(x->end - x->p));
-            if (!close || close[-1] != ':') return refuse(x, "brackets inside brackets are supported only beside &&");
-            KVANT_TRY(kvant_buffer_append(&x->out, x->p, (size_t)(close + 1 - x->p)));
-            x->p = close + 1;
+            KVANT_TRY(translate_name(x));
+        } else if (*x->p == '[' && (!first || negated)) {
+            KVANT_TRY(translate_union(x));
         } else if (*x->p == '[') {
-            if (!first || negated) return refuse(x, "brackets inside brackets are supported only beside &&");
             x->out.size = begin; /* the operand is the inner class */
             KVANT_TRY(translate_class(x));
             whole = true;

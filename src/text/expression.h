@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* expression.h: regular expressions over UTF-8, by PCRE2 with Unicode properties.
  *
- * \s and \S mean Unicode's White_Space. In the dialect of tokenizer.json (Oniguruma's, Ruby's syntax) \w means what Unicode calls
- * word characters, ^ and $ stand at lines, and [A&&B] is what is in both; what PCRE2 would read differently and has no equal is
+ * \s and \S mean Unicode's White_Space. In the dialect of tokenizer.json (Oniguruma's, Ruby's syntax) \w, \b and
+ * [:names:] mean its sets of characters, ^ and $ stand at lines, [a[bc]] is [abc], and [A&&B] is what is in both; what PCRE2 would read differently and has no equal is
  * refused. */
 #ifndef KVANT_TEXT_EXPRESSION_H
 #define KVANT_TEXT_EXPRESSION_H
@@ -14,7 +14,7 @@
 
 /* Unicode's White_Space, for use inside brackets. */
 #define KVANT_WHITE_SPACE "\\t-\\r \\x85\\xA0\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
-/* Letters, marks, numbers and connectors: Unicode's word characters, but for the two joiners, which Oniguruma's \w has not. */
+/* Letters, marks, numbers and connectors: Unicode's word characters, but for the two joiners. */
 #define KVANT_WORD_CHARACTERS \
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
 #define KVANT_EXPRESSION_REASON 192
