@@ -409,6 +409,8 @@ static bool is_ignored(const kvant_folder *f, const char *name) {
     const char *inverse = "rotary_emb.inv_freq";
     size_t n = strlen(name), m = strlen(inverse);
     if (n >= m && strcmp(name + n - m, inverse) == 0) return true; /* follows from the config */
+    size_t prefix = f->prefix ? strlen(f->prefix) : 0;
+    if (prefix && strncmp(name, f->prefix, prefix) == 0) name += prefix;
     return is_tied(f) && strncmp(name, "lm_head.", 8) == 0;
 }
 

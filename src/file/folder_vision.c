@@ -12,10 +12,11 @@
 
 #define NAME_ROOM 256
 
+/* The first two go together: where hidden_size is given, head_dim follows from it. */
 static const kvant_folder_default text_defaults[] = {
-    {"num_attention_heads", 32},  {"num_key_value_heads", 8}, {"rms_norm_eps", 1e-5},
-    {"num_hidden_layers", 40},    {"hidden_size", 5120},      {"head_dim", 128},
-    {"intermediate_size", 14336}, {"rope_theta", 1e9},        {NULL, 0}};
+    {"hidden_size", 5120},        {"head_dim", 128},      {"num_attention_heads", 32},
+    {"num_key_value_heads", 8},   {"rms_norm_eps", 1e-5}, {"num_hidden_layers", 40},
+    {"intermediate_size", 14336}, {"rope_theta", 1e9},    {NULL, 0}};
 
 /* What the whole says for the text model as well. */
 static kvant_status inherit(kvant_folder *f, const char *key) {
@@ -45,7 +46,7 @@ kvant_status kvant_folder_enter_vision(kvant_folder *f, bool *is_other) {
                           "and llama",
                           f->path, kvant_folder_show(f, type));
     f->own_family = *family;
-    f->own_family.defaults = text_defaults;
+    f->own_family.defaults = json_object_get(text, "hidden_size") ? text_defaults + 2 : text_defaults;
     f->family = &f->own_family;
     f->whole = f->config;
     f->config = json_incref(text);
