@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* expression.h: regular expressions over UTF-8, by PCRE2 with Unicode properties.
  *
- * \s and \S mean Unicode's White_Space. In the dialect of tokenizer.json (Oniguruma's, Ruby's syntax) \w, \b and
- * [:names:] mean its sets of characters, ^ and $ stand at lines, [a[bc]] is [abc], and [A&&B] is what is in both; what PCRE2 would read differently and has no equal is
- * refused. */
+ * \s and \S mean Unicode's White_Space. In the dialect of tokenizer.json (Oniguruma's, Ruby's syntax) \w, \b and [:names:] mean its
+ * sets of characters, ^ and $ stand at lines, [a[bc]] is [abc], and [A&&B] is what is in both; what PCRE2 would read differently and
+ * has no equal is refused. Without regard to case one character is never several: ss does not match U+00DF, as it does there. */
 #ifndef KVANT_TEXT_EXPRESSION_H
 #define KVANT_TEXT_EXPRESSION_H
 
