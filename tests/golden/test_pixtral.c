@@ -247,6 +247,30 @@ static double follow(model *o, const char *config, int step, int *n_wrong) {
     return worst;
 }
 
+static void patches_and_tokens_are_merged_as_by_mlx(void **state) {
+    (void)state;
+    model o = open_model("f32", 0, 2048, false);
+    kvant_error err;
+    size_t n_embd = 64, n = (size_t)o.n;
+    const float *rows[256];
+    int32_t tokens[256];
+    float *x = calloc(n * n_embd, sizeof *x);
+    assert_in_range(o.n, 1, 256);
+    if (kvant_model_find_rows(o.m, o.ids, o.n, rows, &err) != KVANT_OK) fail_msg("%s", err.message);
+    for (size_t i = 0; i < n; i++)
+        tokens[i] = rows[i] ? 0 : o.ids[i];
+    assert_int_equal(kvant_decoder_forward_layers(o.m->decoder, o.m->workspace, kvant_session_sequence(o.s), tokens, o.n,
+                                                  KVANT_EXACT, 0, 0, x, NULL, 0),
+                     KVANT_OK);
+    for (size_t i = 0; i < n; i++)
+        if (rows[i]) memcpy(x + i * n_embd, rows[i], n_embd * sizeof *x);
+    double d = distance(array_named("f32.merged"), 0, x, n * n_embd);
+    printf("  %-24s off by %.2e\n", "f32.merged", d);
+    assert_true(d < 1e-3);
+    free(x);
+    close_model(&o);
+}
+
 static void logits_and_tokens_are_those_of_mlx(void **state) {
     (void)state;
     static const struct {
@@ -570,6 +594,53 @@ static void other_vision_models_are_refused_by_name(void **state) {
     assert_int_equal(kvant_model_open(ROOT, &load, &m, &err), KVANT_EIO);
 }
 
+/* Whatever its head says, it is refused with a sentence, or the vision model runs. */
+static void damaged_vision_files_never_crash(void **state) {
+    (void)state;
+    kvant_context *ctx;
+    kvant_error err;
+    uint8_t *bytes;
+    size_t size;
+    unsigned seed = 20250402;
+    int n_loaded = 0;
+    printf("  seed %u\n", seed);
+    write_mmproj("pixtral", 1);
+    if (kvant_os_read_file(MMPROJ, (size_t)1 << 24, &bytes, &size, &err) != KVANT_OK) fail_msg("%s", err.message);
+    if (kvant_context_create(1, KVANT_ISA_BEST, &ctx, &err) != KVANT_OK) fail_msg("%s", err.message);
+    for (int round = 0; round < 300; round++) {
+        uint8_t *copy = malloc(size);
+        kvant_gguf *f;
+        kvant_pixtral *t;
+        memcpy(copy, bytes, size);
+        for (int k = 0; k <= round % 2; k++) {
+            seed = seed * 1664525u + 1013904223u;
+            copy[(seed >> 8) % 2500] = (uint8_t)(seed % 3 ? seed >> 24 & 7 : seed >> 16);
+        }
+        if (kvant_gguf_parse("damaged", copy, size, NULL, &f, &err) == KVANT_OK) {
+            err.message[0] = '\0';
+            if (kvant_pixtral_load(ctx, f, 64, &t, &err) == KVANT_OK) {
+                uint8_t pixel[3] = {1, 2, 3};
+                kvant_pixels p = {1, 1, pixel};
+                float *x, features[64];
+                n_loaded++;
+                assert_int_equal(kvant_pixtral_prepare(kvant_pixtral_get_rules(t), &p, &x), KVANT_OK);
+                assert_int_equal(kvant_pixtral_encode(t, x, 1, 1, features, NULL, NULL), KVANT_OK);
+                kvant_free_aligned(x);
+                kvant_pixtral_destroy(t);
+            } else if (!err.message[0] || strchr(err.message, '\n')) {
+                fail_msg("round %d: no sentence", round);
+            }
+            kvant_gguf_close(f);
+        }
+        free(copy);
+    }
+    printf("  %d of 300 still run\n", n_loaded);
+    assert_true(n_loaded > 0);
+    kvant_free(bytes);
+    kvant_context_destroy(ctx);
+    remove(MMPROJ);
+}
+
 int main(void) {
     kvant_error err;
     if (kvant_safetensors_open(ROOT "/golden.safetensors", &golden, &err) != KVANT_OK) {
@@ -579,6 +650,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pictures_are_prepared_as_by_the_processor),
         cmocka_unit_test(the_tower_gives_the_features_of_mlx),
+        cmocka_unit_test(patches_and_tokens_are_merged_as_by_mlx),
         cmocka_unit_test(logits_and_tokens_are_those_of_mlx),
         cmocka_unit_test(text_alone_reads_as_in_a_text_model),
         cmocka_unit_test(one_place_becomes_the_golden_ids),
@@ -588,6 +660,7 @@ int main(void) {
         cmocka_unit_test(quantized_caches_stay_close),
         cmocka_unit_test(a_gguf_file_of_the_vision_model_gives_the_same),
         cmocka_unit_test(other_vision_models_are_refused_by_name),
+        cmocka_unit_test(damaged_vision_files_never_crash),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     kvant_safetensors_close(golden);
