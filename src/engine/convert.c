@@ -70,8 +70,6 @@ static kvant_status check_target(job *j, const kvant_convert_weights *w) {
     kvant_os_file probe;
     bool absent = false, is_there = kvant_os_file_open(j->target, &probe, &absent, NULL) == KVANT_OK;
     if (is_there) kvant_os_file_close(&probe);
-    if (j->to_folder)
-        return kvant_fail(j->err, KVANT_EUNSUPPORTED, "%s: Kvant writes GGUF files; the target's name ends in .gguf", j->target);
     if (is_there || !absent) return kvant_fail(j->err, KVANT_EINVAL, "%s: is there already; nothing is written over", j->target);
     if (!j->to_folder && w->form == KVANT_CONVERT_AFFINE)
         return kvant_fail(j->err, KVANT_EINVAL,
@@ -190,7 +188,8 @@ static kvant_status check_written(job *j) {
     bool other_kind = kvant_convert_is_folder(j->source) != j->to_folder;
     KVANT_TRY(kvant_model_file_open(j->part, &written, j->err));
     kvant_status st = KVANT_OK;
-    if (other_kind) st = kvant_convert_compare_vocabs(j->source, written, j->err);
+    if (j->to_folder) st = kvant_convert_compare_metadata(j->source, written, j->err);
+    if (st == KVANT_OK && other_kind) st = kvant_convert_compare_vocabs(j->source, written, j->err);
     kvant_gguf_close(written);
     return st;
 }
@@ -200,8 +199,10 @@ static kvant_status convert(job *j, kvant_convert_result *result) {
     KVANT_TRY(kvant_convert_weights_parse(j->params->weights, &w, j->err));
     KVANT_TRY(check_target(j, &w));
     KVANT_TRY(kvant_model_file_open(j->source_path, &j->source, j->err));
-    KVANT_TRY(kvant_convert_plan_gguf(j->source, &w, &j->plan, &j->head, j->err));
+    KVANT_TRY((j->to_folder ? kvant_convert_plan_folder : kvant_convert_plan_gguf)(j->source, &w, &j->plan, &j->head, j->err));
     hash_plan(j);
+    if (j->to_folder) KVANT_TRY(kvant_os_make_folder(j->part, j->err));
+    if (j->to_folder) KVANT_TRY(kvant_convert_write_folder(j->source, &w, j->part, j->err));
     KVANT_TRY(write_data(j));
     KVANT_TRY(check_written(j));
     KVANT_TRY(kvant_os_rename(j->part, j->target, j->err));

@@ -6,10 +6,13 @@
 #ifndef KVANT_ENGINE_CONVERT_H
 #define KVANT_ENGINE_CONVERT_H
 
+#include <jansson.h>
+
 #include "base/os_output.h"
 #include "file/gguf_write.h"
 #include "file/safetensors_write.h"
 #include "kvant/engine.h"
+#include "text/pretokenizer.h"
 
 /* How the numbers of a tensor are written. */
 typedef enum kvant_convert_form {
@@ -70,6 +73,15 @@ kvant_status kvant_convert_plan_gguf(kvant_gguf *f, const kvant_convert_weights 
 kvant_status kvant_convert_plan_folder(kvant_gguf *f, const kvant_convert_weights *w, kvant_convert_plan *plan,
                                        kvant_buffer *head, kvant_error *err);
 kvant_status kvant_convert_write_folder(kvant_gguf *f, const kvant_convert_weights *w, const char *folder, kvant_error *err);
+
+/* Whether every key of the model is the same in both. KVANT_EUNSUPPORTED: the first that is not. */
+kvant_status kvant_convert_compare_metadata(const kvant_gguf *from, const kvant_gguf *to, kvant_error *err);
+/* The vocabulary of a GGUF file -> tokenizer.json and tokenizer_config.json (convert_tokenizer.c). KVANT_EUNSUPPORTED: another
+ * kind. */
+kvant_status kvant_convert_write_vocab(const kvant_gguf *f, const char *folder, kvant_error *err);
+kvant_status kvant_convert_write_json(const char *folder, const char *name, const json_t *root, kvant_error *err);
+/* How tokenizer.json spells the one expression of a pre-tokenizer; NULL: it is not known. */
+const char *kvant_convert_expression(const kvant_pretokenizer *row);
 
 /* NULL: COPY. KVANT_EINVAL: a name of no form. */
 kvant_status kvant_convert_weights_parse(const char *name, kvant_convert_weights *out, kvant_error *err);

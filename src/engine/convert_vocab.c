@@ -91,6 +91,12 @@ static const struct {
     {O200K, "gpt-4o", false},
 };
 
+const char *kvant_convert_expression(const kvant_pretokenizer *row) {
+    for (size_t i = 0; i < sizeof expressions / sizeof *expressions; i++)
+        if (kvant_pretokenizer_find(expressions[i].name) == row) return expressions[i].expression;
+    return NULL;
+}
+
 /* The name of a pre-tokenizer that ends in the letters of bytes; NULL: there is none. */
 static const char *find_name(const json_t *pre, bool ignore_merges) {
     bool is_list = is_type(pre, "Sequence");

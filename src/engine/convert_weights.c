@@ -112,7 +112,7 @@ uint32_t kvant_convert_ggml_type(const kvant_convert_item *item) {
 
 bool kvant_convert_changes(const kvant_convert_item *item) {
     if (item->form == KVANT_CONVERT_COPY || (is_float(item->from->type) && item->form == float_form(item->from->type)))
-        return item->plus != 0;
+        return false;
     return item->form != KVANT_CONVERT_F32; /* float32 holds all others */
 }
 

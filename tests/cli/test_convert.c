@@ -79,7 +79,8 @@ static float *read_logits(const char *model, const char *name, int *n) {
 
 static void write_ids(int n_vocab) {
     FILE *f = fopen(WORK "/ids.txt", "w");
-    for (int i = 0; i < 40; i++) fprintf(f, "%d ", (i * 37 + 5) % n_vocab);
+    for (int i = 0; i < 40; i++)
+        fprintf(f, "%d ", (i * 37 + 5) % n_vocab);
     fclose(f);
 }
 
@@ -107,8 +108,13 @@ static void folders_become_gguf_files_with_the_same_logits(void **state) {
     static const struct {
         const char *name, *flags;
         double bound;
-    } cases[] = {{"llama-f16", "", 1e-4}, {"qwen2-bf16", "", 1e-6}, {"phi3-f16", "", 1e-6}, {"qwen3-q4g64", "--weights f32", 1e-4},
-                 {"mixtral-q4g64-2shards", "--weights f32", 1e-4}, {"llama-f16", "--weights q8_0", 3e-2}, {"llama-f16", "--weights q4_0", 0.5}};
+    } cases[] = {{"llama-f16", "", 1e-4},
+                 {"qwen2-bf16", "", 1e-6},
+                 {"phi3-f16", "", 1e-6},
+                 {"qwen3-q4g64", "--weights f32", 1e-4},
+                 {"mixtral-q4g64-2shards", "--weights f32", 1e-4},
+                 {"llama-f16", "--weights q8_0", 3e-2},
+                 {"llama-f16", "--weights q4_0", 0.5}};
     (void)state;
     need(TEXT_MODELS "llama-f16");
     write_ids(300);
@@ -143,7 +149,8 @@ static void interrupted_runs_go_on(void **state) {
     convert(TEXT_MODELS "llama-f16", WORK "/whole.gguf", "");
     /* A limit on the size of files stands for a full disk. */
     char command[2048];
-    snprintf(command, sizeof command, "(trap '' XFSZ; ulimit -f 600; '%s' convert '%s' " WORK "/model.gguf) > " WORK "/said.txt 2>&1", KVANT_PROGRAM,
+    snprintf(command, sizeof command,
+             "(trap '' XFSZ; ulimit -f 600; '%s' convert '%s' " WORK "/model.gguf) > " WORK "/said.txt 2>&1", KVANT_PROGRAM,
              TEXT_MODELS "llama-f16");
     int status = system(command);
     assert_int_equal(WEXITSTATUS(status), 1);
@@ -155,7 +162,8 @@ static void interrupted_runs_go_on(void **state) {
     assert_int_equal(system("cmp -s " WORK "/model.gguf " WORK "/whole.gguf"), 0);
     /* A part of another run is not gone on with. */
     assert_int_equal(system("rm " WORK "/model.gguf && echo x > " WORK "/model.gguf.part && "
-                            "echo 'kvant convert 1 00000000000000000000000000000000 3 2' > " WORK "/model.gguf.part.state"), 0);
+                            "echo 'kvant convert 1 00000000000000000000000000000000 3 2' > " WORK "/model.gguf.part.state"),
+                     0);
     convert(TEXT_MODELS "llama-f16", WORK "/model.gguf", "");
     assert_int_equal(system("cmp -s " WORK "/model.gguf " WORK "/whole.gguf"), 0);
 }
@@ -172,6 +180,60 @@ static void gguf_files_get_other_weights(void **state) {
     assert_true(size_of(WORK "/f32.gguf") >= size_of(WORK "/same.gguf"));
 }
 
+static void gguf_files_become_folders_with_the_same_logits(void **state) {
+    static const char *const names[] = {"llama-f16", "qwen2-bf16", "phi3-f16"};
+    (void)state;
+    need(TEXT_MODELS "llama-f16");
+    write_ids(300);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char source[512];
+        snprintf(source, sizeof source, TEXT_MODELS "%s", names[i]);
+        assert_int_equal(system("rm -rf " WORK "/model.gguf " WORK "/folder " WORK "/small"), 0);
+        if (run("convert '%s' '%s' %s", source, WORK "/model.gguf", "") != 0) fail_msg("%s", output);
+        if (run("convert '%s' '%s' %s", WORK "/model.gguf", WORK "/folder", "") != 0) fail_msg("%s", output);
+        double d = difference(source, WORK "/folder");
+        if (run("convert '%s' '%s' %s", WORK "/model.gguf", WORK "/small", "--weights affine8:64") != 0) fail_msg("%s", output);
+        double e = difference(source, WORK "/small");
+        printf("  %-24s to a file and back: off by %.1e; as affine8:64: %.1e\n", names[i], d, e);
+        assert_true(d <= 1e-6 && e <= 0.1);
+        assert_false(is_there(WORK "/folder.part") || is_there(WORK "/folder.part.state"));
+    }
+}
+
+/* Frequencies, scales and vocabularies that no folder has. */
+static void what_a_folder_cannot_say_is_refused(void **state) {
+    static const char *const models[][2] = {{"random-llama-dense", "frequencies of RoPE"},
+                                            {"random-gemma3-dense", "has no name in a folder"},
+                                            {"stories260K", "not byte-level BPE"}};
+    (void)state;
+    need(KVANT_DATA "/models/random-llama-dense.gguf");
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        char source[512];
+        snprintf(source, sizeof source, KVANT_DATA "/models/%s.gguf", models[i][0]);
+        if (!is_there(source)) continue;
+        int code = run("convert '%s' '%s' %s", source, WORK "/folder", "");
+        if (code != 1 || !strstr(output, models[i][1])) fail_msg("%s: exit %d: %s", source, code, output);
+        assert_false(is_there(WORK "/folder"));
+    }
+}
+
+/* Quantized folders stay as they are; a part that was stopped is gone on with. */
+static void folders_are_written_anew(void **state) {
+    char command[2048];
+    (void)state;
+    need(TEXT_MODELS "qwen3-q4g64");
+    write_ids(300);
+    convert(TEXT_MODELS "qwen3-q4g64", WORK "/same", "");
+    assert_true(difference(TEXT_MODELS "qwen3-q4g64", WORK "/same") == 0);
+    snprintf(command, sizeof command, "(trap '' XFSZ; ulimit -f 400; '%s' convert '%s' " WORK "/again) > " WORK "/said.txt 2>&1",
+             KVANT_PROGRAM, TEXT_MODELS "qwen3-q4g64");
+    int status = system(command);
+    assert_int_equal(WEXITSTATUS(status), 1);
+    assert_false(is_there(WORK "/again"));
+    convert(TEXT_MODELS "qwen3-q4g64", WORK "/again", "");
+    assert_int_equal(system("diff -r " WORK "/again " WORK "/same"), 0);
+}
+
 static void refuses(int code, const char *source, const char *target, const char *flags, const char *piece) {
     int got = run("convert '%s' '%s' %s", source, target, flags);
     if (got != code || !strstr(output, piece)) fail_msg("exit %d, expected %d and \"%s\", said: %s", got, code, piece, output);
@@ -183,6 +245,7 @@ static void what_cannot_be_said_is_refused(void **state) {
     need(TEXT_MODELS "llama-f16");
     refuses(2, TEXT_MODELS "llama-f16", WORK "/model.gguf", "--weights q3", "expected f32, f16");
     refuses(2, TEXT_MODELS "llama-f16", WORK "/model.gguf", "--weights affine4:64", "no affine weights");
+    refuses(2, TEXT_MODELS "llama-f16", WORK "/model", "--weights q4_0", "no q4_0 or q8_0 weights");
     refuses(1, WORK "/none", WORK "/model.gguf", "", "none");
     refuses(1, TEXT_MODELS "mistral-q8g64-hd128", WORK "/model.gguf", "", "falls back to bytes");
     refuses(1, TEXT_MODELS "llama-f16", WORK "/no/folder/model.gguf", "", "cannot be made");
@@ -196,6 +259,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(vocabularies_are_the_same, set_up, clean),
         cmocka_unit_test_setup_teardown(interrupted_runs_go_on, set_up, clean),
         cmocka_unit_test_setup_teardown(gguf_files_get_other_weights, set_up, clean),
+        cmocka_unit_test_setup_teardown(gguf_files_become_folders_with_the_same_logits, set_up, clean),
+        cmocka_unit_test_setup_teardown(what_a_folder_cannot_say_is_refused, set_up, clean),
+        cmocka_unit_test_setup_teardown(folders_are_written_anew, set_up, clean),
         cmocka_unit_test_setup_teardown(what_cannot_be_said_is_refused, set_up, clean),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
