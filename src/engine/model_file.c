@@ -197,8 +197,8 @@ static void write_value(writer *w, const kvant_gguf_value *v) {
 static const struct {
     const char *name, *what;
 } other_kits[] = {
-    {"clip", "a vision or audio projector, not a language model"},
-    {"mmproj", "a vision or audio projector, not a language model"},
+    {"clip", "a vision or audio projector, which goes beside a language model (--mmproj)"},
+    {"mmproj", "a vision or audio projector, which goes beside a language model (--mmproj)"},
     {"mllama", "a vision model whose decoder attends to image features by cross-attention"},
     {"qwen2vl", "a vision model whose decoder places image tokens by three coordinates"},
     {"qwen25vl", "a vision model whose decoder places image tokens by three coordinates"},
