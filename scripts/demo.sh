@@ -28,5 +28,7 @@ install_packages $packages
 build_tree "$root/build/release" kvant -DCMAKE_BUILD_TYPE=Release -DKVANT_TESTS=OFF
 [ -n "$model" ] || model=$(fetch_model smollm2-135m) || die "the model could not be fetched; sh scripts/demo.sh --model FILE uses one that is already there"
 
-exec "$root/build/release/kvant" compare -m "$model" --kv f16,lossless,small,affine4:64 -f "$root/scripts/text/loomings.txt" \
+"$root/build/release/kvant" compare -m "$model" --kv f16,lossless,small,affine4:64 -f "$root/scripts/text/loomings.txt" \
     -p "In two sentences: who tells this story, and why does he go to sea?" "$@"
+say "
+your turn: $root/build/release/kvant chat -m $model"

@@ -222,7 +222,7 @@ static void print_prompt(const char *name, const chat_figures *f) {
             " computed in %.2f s, %.1f a second",
             name, f->n_prompt, r->n_reused, r->n_from_session, r->n_from_ram, r->n_from_disk, r->n_computed, f->prefill_seconds,
             speed((double)r->n_computed, f->prefill_seconds));
-    if (r->n_lost > 0) fprintf(stderr, "; %" PRId64 " of them were known, but a window had dropped them", r->n_lost);
+    if (r->n_lost > 0) fprintf(stderr, "; %" PRId64 " of them were known, but a window had dropped what they need", r->n_lost);
     fputc('\n', stderr);
 }
 
@@ -238,7 +238,7 @@ static int do_stats(chat *c, const char *text) {
     int64_t length = kvant_session_length(c->session);
     size_t cache = kvant_session_cache_bytes(c->session), f16 = 0;
     const kvant_sampler_params *s = &c->sampling;
-    fprintf(stderr, "context       %" PRId64 " of %" PRId64 " tokens\n", length, kvant_session_context(c->session));
+    fprintf(stderr, "in the cache  %" PRId64 " tokens of at most %" PRId64 "\n", length, kvant_session_context(c->session));
     if (c->all.n > 0) {
         print_prompt("last prompt   ", &c->last);
         fprintf(stderr, "last answer   %" PRId64 " tokens at %.1f a second, the first after %.2f s\n", c->last.n_answer,

@@ -293,7 +293,11 @@ static bool match_name(void *user, const kvant_store_entry *e) {
 
 /* DIR and the beginning of a name -> path. */
 static int find_block(const char *folder, const char *beginning, char *path, size_t size) {
-    wanted_name w = {.beginning = beginning};
+    char stem[64];
+    snprintf(stem, sizeof stem, "%s", beginning);
+    char *end = strstr(stem, ".kvp"); /* as verify and the folder itself show it */
+    if (end) *end = '\0';
+    wanted_name w = {.beginning = stem};
     kvant_error err;
     if (kvant_store_list(folder, match_name, &w, &err) != KVANT_OK) return fail_with(1, "%s", err.message);
     if (w.n == 0)

@@ -286,19 +286,18 @@ static double decode_speed(const one_run *a) {
 }
 
 static void print_end(const one_run *a, bool limit_is_typed) {
-    char bytes[32], plain[32];
+    char bytes[32], plain[32], kept[64] = "";
     size_t cache = kvant_session_cache_bytes(a->session), f16 = 0;
+    if (a->reuse.n_from_disk > 0) snprintf(kept, sizeof kept, " and %" PRId64 " kept from before", a->reuse.n_from_disk);
     bool open_line = !a->keep_text && a->last_byte && a->last_byte != '\n';
     if (open_line) fputc('\n', isatty(fileno(stdout)) == 1 ? stdout : stderr); /* a pipe gets the answer and nothing else */
     fflush(stdout);
     fprintf(stderr,
-            "kvant: %d prompt tokens at %.1f a second, %" PRId64 " answer tokens at %.1f a second, first token after %.2f s\n",
-            a->n_ids, prefill_speed(a), a->answer.n, decode_speed(a), a->answer.first - a->started);
-    if (a->reuse.n_from_disk > 0 || a->reuse.n_lost > 0)
-        fprintf(stderr, "kvant: %" PRId64 " prompt tokens were kept from before, %" PRId64 " were computed", a->reuse.n_from_disk,
-                a->reuse.n_computed);
-    if (a->reuse.n_lost > 0) fprintf(stderr, " (%" PRId64 " of them again: a window had dropped what they need)", a->reuse.n_lost);
-    if (a->reuse.n_from_disk > 0 || a->reuse.n_lost > 0) fputc('\n', stderr);
+            "kvant: %" PRId64 " prompt tokens at %.1f a second%s, %" PRId64 " answer tokens at %.1f a second, first token after %.2f s\n",
+            a->n_ids - a->reuse.n_from_disk, prefill_speed(a), kept, a->answer.n, decode_speed(a), a->answer.first - a->started);
+    if (a->reuse.n_lost > 0)
+        fprintf(stderr, "kvant: %" PRId64 " prompt tokens were known but computed again: a window had dropped what they need, or their cache "
+                "was converted at --quantized-kv-start\n", a->reuse.n_lost);
     fprintf(stderr, "kvant: cache %s for %" PRId64 " tokens", format_bytes((double)cache, bytes, sizeof bytes),
             kvant_session_length(a->session));
     if (kvant_model_cache_bytes_for(a->model, "f16", kvant_session_length(a->session), &f16, NULL) == KVANT_OK && f16 > 0)

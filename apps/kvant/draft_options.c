@@ -71,6 +71,10 @@ void draft_print_begin(const draft *d) {
 
 void draft_print_end(const draft *d, kvant_draft_stats s) {
     if (!d->params) return;
+    if (s.n_rounds == 0) {
+        fprintf(stderr, "kvant: draft: nothing was guessed: no guess was worth its time, or nothing that followed could be guessed\n");
+        return;
+    }
     double share = s.n_drafted > 0 ? 100.0 * (double)s.n_accepted / (double)s.n_drafted : 0;
     fprintf(stderr, "kvant: draft: %" PRId64 " of %" PRId64 " tokens accepted (%.0f %%), in %" PRId64 " rounds\n", s.n_accepted,
             s.n_drafted, share, s.n_rounds);

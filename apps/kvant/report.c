@@ -241,5 +241,9 @@ void print_first_line(const kvant_model *m, int64_t n_context) {
     bool is_f16 = info.k.codec == KVANT_CODEC_F16 && info.v.codec == KVANT_CODEC_F16;
     if (!is_f16 && kvant_model_cache_bytes_for(m, "f16", n_context, &plain, NULL) == KVANT_OK)
         fprintf(stderr, " (f16: %s)", format_bytes((double)plain, f16, sizeof f16));
+    if (info.max_kv_size > 0)
+        fprintf(stderr, ", a window of %s tokens and whole pages around it", format_count(info.max_kv_size, count, sizeof count));
+    if (info.quantized_kv_start > 0 && !is_f16)
+        fprintf(stderr, ", f16 until there are %s tokens", format_count(info.quantized_kv_start, count, sizeof count));
     print_machine(&info);
 }

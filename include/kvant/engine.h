@@ -3,7 +3,7 @@
  *
  * A model is a loaded file: weights, vocabulary, chat template; read-only, shared by all its sessions.
  * A session is one timeline of tokens and its cache; it is where prefill, decoding and truncation happen.
- * A sampler turns logits into the next token.
+ * A sampler turns logits into the next token, a generator into an answer: answer.h, which is part of this header.
  *
  * Ownership and errors as in kvant.h. A session and a sampler are used from one thread at a time; the sessions of one model share
  * its threads, so only one of them computes at a time. A model must outlive its sessions and text streams. */
@@ -72,6 +72,7 @@ typedef struct kvant_model_info {
     size_t weight_bytes, file_bytes;
     kvant_format k, v;           /* the formats really used; where layers differ, those of most layers */
     const kvant_format *layer_k, *layer_v; /* [n_layer] where layers differ (kv_budget), else NULL */
+    int max_kv_size, quantized_kv_start; /* as in kvant_kv_params, 0 where they have no effect */
     double kv_bits_total;        /* per stored element, K and V of all layers together */
     const char *calibration;     /* NULL: none was needed yet. What it was made from, its tokens, its file: "built-in text, 571 tokens,
                                     /home/me/.cache/kvant/….kvcalib"; until kvant_model_calibrate. A session may make the first one */
@@ -288,28 +289,6 @@ kvant_status kvant_image_expand(const kvant_model *m, const int32_t *ids, int n,
 /* The id of a place, [IMG]; -1: the model has none. */
 int32_t kvant_model_image_token(const kvant_model *m);
 
-/* ---- sampling ---- */
-
-typedef struct kvant_sampler_params {
-    float temperature;     /* 0: the most probable token */
-    int top_k;             /* 0: off */
-    float top_p, min_p;    /* 1 and 0: off */
-    float repeat_penalty;  /* 1: off */
-    int repeat_last_n;     /* tokens the penalty sees */
-    uint64_t seed;
-} kvant_sampler_params;
-void kvant_sampler_params_default(kvant_sampler_params *p); /* greedy */
-/* The same, with the seed that the model was loaded with. */
-void kvant_model_sampler_params(const kvant_model *m, kvant_sampler_params *p);
-typedef struct kvant_sampler kvant_sampler;
-kvant_status kvant_sampler_create(const kvant_sampler_params *params, int n_vocab, kvant_sampler **out, kvant_error *err);
-void kvant_sampler_destroy(kvant_sampler *s);
-/* Order: penalty, temperature 0 -> argmax; else top_p, min_p, top_k, temperature, one draw. Remembers the token for the penalty.
- * Logits that are not numbers are never chosen; when none is a number, the token is 0. */
-int32_t kvant_sampler_next(kvant_sampler *s, const float *logits);
-/* Makes the penalty see a token that was not sampled (the prompt). */
-void kvant_sampler_accept(kvant_sampler *s, int32_t id);
-
 /* ---- several sessions at once ---- */
 
 typedef struct kvant_batch_item {
@@ -324,88 +303,6 @@ typedef struct kvant_batch_item {
  * KVANT_ENOMEM. On failure all sessions hold the tokens that they held, and nothing has changed, but for memory that was missing
  * where a session crosses quantized_kv_start: what was converted stays so, and kvant_session_logits may be NULL. */
 kvant_status kvant_batch_decode(kvant_model *m, const kvant_batch_item *items, int n_items, kvant_error *err);
-
-/* ---- answers: sampling, with or without a draft ----
- *
- * A drafter guesses the next tokens cheaply; one step of the model checks all of them. Tokens are sampled from the model's own
- * logits, row by row, and the guesses only say which rows are worth computing: so the answer is the same, token for token, with any
- * draft and with none, greedy or sampled with the same seed. (Idea: Leviathan et al. 2023, arXiv:2211.17192.) */
-
-typedef struct kvant_draft_params {
-    kvant_model *model;      /* a smaller model with the same vocabulary; NULL: guesses come from the tokens so far (n-grams) */
-    int n_draft;             /* the most tokens guessed at a time, 1..64; fewer when guesses fail */
-    const char *kv;          /* the draft's cache, as kvant_session_params.kv */
-} kvant_draft_params;
-
-typedef struct kvant_draft_stats {
-    int64_t n_rounds, n_drafted, n_accepted;
-} kvant_draft_stats;
-
-typedef struct kvant_generator kvant_generator;
-/* Answers in a session whose prompt was read; it samples with the sampler (both borrowed). draft NULL: none.
- * KVANT_EINVAL: the draft's vocabulary differs: the sentence names the first differing token. */
-kvant_status kvant_generator_create(kvant_session *s, kvant_sampler *sampler, const kvant_draft_params *draft, kvant_generator **out,
-                                    kvant_error *err);
-void kvant_generator_destroy(kvant_generator *g);
-/* The next 1 or more tokens, at most room >= 1, the last of them not yet in the session: *ids [*n], until the next call. An end token
- * is the last of its call. KVANT_EFULL: the context. */
-kvant_status kvant_generator_next(kvant_generator *g, int64_t room, const int32_t **ids, int *n, kvant_error *err);
-/* Reads the last token as well, so that the session holds all that was answered; afterwards the session may be changed. */
-kvant_status kvant_generator_finish(kvant_generator *g, kvant_error *err);
-kvant_draft_stats kvant_generator_get_stats(const kvant_generator *g);
-
-/* ---- answers as text ---- */
-
-typedef struct kvant_token_logprob {
-    int32_t id;
-    float logprob; /* natural logarithm of the softmax over the vocabulary, after the penalty, before the temperature */
-} kvant_token_logprob;
-#define KVANT_TOP_LOGPROBS_MAX 10
-
-typedef enum kvant_stop_reason {
-    KVANT_STOP_NONE = 0,  /* the answer goes on */
-    KVANT_STOP_END = 1,   /* an end token of the model */
-    KVANT_STOP_TEXT = 2,  /* a stop string; the text ends before it */
-    KVANT_STOP_LIMIT = 3  /* as many tokens as were wished */
-} kvant_stop_reason;
-
-/* What a token adds: text and numbers are valid until the next call. */
-typedef struct kvant_answer_piece {
-    int32_t id;                     /* -1: an end token, which belongs to no answer */
-    const char *text;               /* what can be shown now, NUL-terminated: nothing while a character is half done or a stop string
-                                       may have begun, else also what was held back before */
-    size_t text_size;
-    kvant_stop_reason reason;
-    float logprob;                  /* of the token; 0 unless logprobs were wished */
-    int n_top;
-    const kvant_token_logprob *top; /* [n_top], the most probable first */
-} kvant_answer_piece;
-
-typedef struct kvant_answer_params {
-    const kvant_draft_params *draft; /* NULL: none */
-    const char *const *stops;        /* [n_stops], borrowed as long as the answer; none empty */
-    int n_stops;
-    bool logprobs;                   /* log-probabilities, and the top_logprobs most probable tokens: 0 to KVANT_TOP_LOGPROBS_MAX */
-    int top_logprobs;
-} kvant_answer_params;
-
-typedef struct kvant_answer kvant_answer;
-/* Answers in a session, one after another as long as it lives; session and sampler are borrowed. Errors as kvant_generator_create;
- * KVANT_EINVAL: an empty stop string, top_logprobs out of range. */
-kvant_status kvant_answer_create(kvant_session *s, kvant_sampler *sampler, const kvant_answer_params *params, kvant_answer **out,
-                                 kvant_error *err);
-void kvant_answer_destroy(kvant_answer *a);
-/* A new answer of at most max_tokens >= 1 tokens. The session has read the prompt; prompt [n] are its ids or the last of them: the
- * penalty sees them, and the text goes on where theirs ends. */
-kvant_status kvant_answer_begin(kvant_answer *a, const int32_t *prompt, int64_t n, int64_t max_tokens, kvant_error *err);
-/* The next token. After a piece with a reason the answer is over: KVANT_EINVAL until the next begin. What the session has read then
- * ends before the last token, or, with a draft, may go beyond a stop string. */
-kvant_status kvant_answer_next(kvant_answer *a, kvant_answer_piece *piece, kvant_error *err);
-/* What is still held back, when the caller ends the answer before its reason: *text, valid until the next call. */
-kvant_status kvant_answer_flush(kvant_answer *a, const char **text, size_t *size, kvant_error *err);
-/* The session reads the last token too; afterwards it may be changed. */
-kvant_status kvant_answer_finish(kvant_answer *a, kvant_error *err);
-kvant_draft_stats kvant_answer_get_stats(const kvant_answer *a);
 
 /* ---- the same model in another file ----
  *
@@ -438,4 +335,7 @@ size_t kvant_peak_memory(void);
 #ifdef __cplusplus
 }
 #endif
+
+#include "kvant/answer.h"
+
 #endif

@@ -172,7 +172,10 @@ void kvant_model_get_info(const kvant_model *m, kvant_model_info *out) {
         .layer_v = m->cache.layer_v, .n_threads = kvant_context_threads(m->ctx),
         .isa = kvant_context_isa(m->ctx), .calibration = m->calibration_name,
         .calibration_file = m->calibration_file};
-    if (m->decoder) out->kv_bits_total = stored_bits(&m->cache);
+    if (!m->decoder) return;
+    out->kv_bits_total = stored_bits(&m->cache);
+    out->max_kv_size = m->cache.max_kv_size;
+    out->quantized_kv_start = m->cache.quantized_kv_start;
 }
 
 size_t kvant_model_cache_bytes(const kvant_model *m, int64_t n_tokens) { return kvant_cache_bytes_for(&m->cache, n_tokens); }

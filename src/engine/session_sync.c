@@ -15,10 +15,12 @@ static kvant_status keep(kvant_session *s, bool on_disk, kvant_error *err) {
 
 kvant_status kvant_session_keep(kvant_session *s, kvant_error *err) {
     if (s->n_imported == 0) return keep(s, true, err);
-    return kvant_fail(err, KVANT_EUNSUPPORTED, "session: it was read from a file whose windows have dropped tokens; nothing else could read on from it");
+    return kvant_fail(err, KVANT_EUNSUPPORTED,
+                      "session: it was read from a file whose windows have dropped tokens; nothing else could read on from it");
 }
 
-/* Pages that windows drop while the answer is made are gone when it ends. */
+/* Then a prompt goes to the disk as soon as it is read: windows drop some of its pages while the answer is made. Without windows the end
+ * of the answer is early enough. */
 static bool has_windows(const kvant_session *s) {
     const kvant_cache *c = s->shared->cache;
     for (int i = 0; i < c->config.n_layer; i++)
@@ -80,7 +82,7 @@ kvant_status kvant_session_sync(kvant_session *s, const int32_t *ids, int64_t n,
         return KVANT_OK;
     }
     if (s->heads) return kvant_fail(err, KVANT_EINVAL, "session: one with measure_tokens reads all of its tokens itself");
-    /* What is about to be cut off, unless it is only read on from. */
+    /* What it holds and is not part of ids is about to be cut off: it stays in memory for later. */
     if (same < length) (void)keep(s, false, NULL);
     KVANT_TRY(reuse(s, ids, n - 1, r, err)); /* the last one's logits are wanted */
     int64_t begin = kvant_session_length(s);

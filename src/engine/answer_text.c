@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* answer.c: the tokens of a generator as text, one at a time: never half a character, nor a part of a stop string.
+/* answer_text.c: the tokens of a generator as text, one at a time: never half a character, nor a part of a stop string.
  *
  * A generator gives several tokens a call where a draft guessed them; they are handed out one by one, each with its report. */
 #include <string.h>
