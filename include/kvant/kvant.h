@@ -370,7 +370,7 @@ void kvant_store_block_free(kvant_store_block *b);
 /* ---- attention ---- */
 
 typedef enum kvant_precision {
-    KVANT_FAST = 0, /* queries and weights of V rounded to integers per block */
+    KVANT_FAST = 0, /* queries rounded to 8 or 16 bits, a scale for each block or, with bc and lm, each vector; weights of V likewise */
     KVANT_EXACT = 1 /* float32; with bc, bz, i and lm formats 16-bit integers, whose rounding is far below the format's */
 } kvant_precision;
 

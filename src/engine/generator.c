@@ -86,7 +86,8 @@ static int64_t guesses_allowed(const kvant_generator *g, int64_t room) {
     /* A conversion at quantized_kv_start cannot be taken back. Behind it all is as before, except in mlx's order, where the tokens
      * of a step see each other in full precision. */
     if (length >= start && !cache->config.quantize_after_step) return most;
-    return most < start - length - 2 ? most : start - length - 2;
+    int64_t below = start - length - 2; /* with the pending token the step stays one short of start */
+    return most < below ? most : below;
 }
 
 /* The tokens of the next step, the pending one first: *n of them. *seconds: what guessing took. */
@@ -214,5 +215,5 @@ kvant_draft_stats kvant_generator_get_stats(const kvant_generator *g) { return g
 
 void kvant_generator_guess_always(kvant_generator *g) {
     g->always = true;
-    g->drafter->even_unsure = true;
+    if (g->drafter) g->drafter->even_unsure = true;
 }

@@ -74,6 +74,7 @@ static kvant_status reuse(kvant_session *s, const int32_t *ids, int64_t most, kv
 kvant_status kvant_session_sync(kvant_session *s, const int32_t *ids, int64_t n, kvant_progress_fn progress, void *user,
                                 kvant_sync_result *result, kvant_error *err) {
     kvant_sync_result unwanted, *r = result ? result : &unwanted;
+    *r = (kvant_sync_result){0};
     if (n < 1) return kvant_fail(err, KVANT_EINVAL, "session: found %lld tokens, expected 1 or more", (long long)n);
     KVANT_TRY(kvant_session_check_tokens(s, ids, n, err));
     int64_t length = kvant_session_length(s), same = common_beginning(s, ids, n);
