@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/convert.h"
+#include "engine/vocab.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer.h"
 
@@ -191,6 +192,9 @@ static kvant_status write_all(converter *c, const char *folder) {
 }
 
 kvant_status kvant_convert_write_vocab(const kvant_gguf *f, const char *folder, kvant_error *err) {
+    bool carried;
+    KVANT_TRY(kvant_vocab_write_files(f, folder, &carried, err));
+    if (carried) return KVANT_OK;
     converter c = {.f = f, .err = err};
     kvant_status st = write_all(&c, folder);
     json_decref(c.root);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* convert_vocab.c: the vocabulary of a folder (tokenizer.json) -> the values of a GGUF file.
  *
- * Only what GGUF has a word for: byte-level BPE with a pre-tokenizer that a name stands for. Anything else is refused: a
- * vocabulary that cuts some texts in another way is none. Last, both tokenizers are asked the same. */
+ * The folder's files go along whole, so Kvant reads any tokenizer back exactly. GGUF's own values, for other programs, are written
+ * only where they can say the same: byte-level BPE with a pre-tokenizer that a name stands for; a vocabulary that cuts some texts in
+ * another way is none. Last, both tokenizers are asked the same. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -33,8 +34,8 @@ typedef struct converter {
 
 static kvant_status refuse(const converter *c, const char *what) {
     return kvant_fail(c->err, KVANT_EUNSUPPORTED,
-                      "%s/tokenizer.json: %s, which a GGUF file cannot say; it is not converted, for a wrong "
-                      "vocabulary would change every answer",
+                      "%s/tokenizer.json: %s, which GGUF's own values cannot say: Kvant reads it from the file's copy of tokenizer.json, "
+                      "other programs will find no vocabulary",
                       c->folder, what);
 }
 
@@ -133,8 +134,8 @@ static kvant_status put_stages(converter *c) {
     if (json_is_object(normalizer) && !is_type(normalizer, "NFC")) return refuse(c, "it has a normalizer");
     if (json_is_object(normalizer))
         kvant_log(KVANT_LOG_WARNING,
-                  "%s: the tokenizer composes characters first (NFC), which a GGUF file cannot say: texts that are not composed "
-                  "get other tokens there",
+                  "%s: the tokenizer composes characters first (NFC), which GGUF's own values cannot say: texts that are not composed "
+                  "get other tokens in other programs than Kvant",
                   c->folder);
     kvant_gguf_put_string(c->w, "tokenizer.ggml.model", "gpt2", 4);
     kvant_gguf_put_string(c->w, "tokenizer.ggml.pre", name, strlen(name));
@@ -305,7 +306,20 @@ kvant_status kvant_convert_put_vocab(const kvant_gguf *f, kvant_gguf_writer *w, 
     if (!embedding || embedding->dims[1] < 1 || embedding->dims[1] > TOKENS_MAX)
         return kvant_fail(err, KVANT_EFORMAT, "%s: there is no embedding of tokens", f->path);
     converter c = {.folder = f->path, .n = (int)embedding->dims[1], .w = w, .err = err};
+    size_t size = w->values.size;
+    uint64_t n_values = w->n_values;
+    kvant_error why = {0};
+    c.err = &why;
     kvant_status st = put_all(&c);
+    if (st == KVANT_EUNSUPPORTED) { /* half a vocabulary is none */
+        kvant_log(KVANT_LOG_WARNING, "%s", why.message);
+        w->values.size = size;
+        w->n_values = n_values;
+        st = KVANT_OK;
+    } else if (st != KVANT_OK && err) {
+        *err = why;
+    }
+    if (st == KVANT_OK) st = kvant_vocab_put_files(f->path, w, err);
     json_decref(c.root);
     json_decref(c.config);
     json_decref(c.model_config);

@@ -122,6 +122,13 @@ static kvant_status fill_source(const kvant_gguf *f, arrays *a, kvant_vocab_sour
 enum { TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, GENERATION_CONFIG, CONFIG, CHAT_TEMPLATE, N_FILES };
 static const char *const file_names[N_FILES] = {"tokenizer.json",         "tokenizer_config.json", "special_tokens_map.json",
                                                 "generation_config.json", "config.json",           "chat_template.jinja"};
+/* Under which keys a GGUF file carries them whole. The first is GGUF's own name for it; for the others it has none. */
+static const char *const file_keys[N_FILES] = {"tokenizer.huggingface.json",
+                                               "tokenizer.huggingface.tokenizer_config",
+                                               "tokenizer.huggingface.special_tokens_map",
+                                               "tokenizer.huggingface.generation_config",
+                                               "tokenizer.huggingface.config",
+                                               "tokenizer.huggingface.chat_template"};
 
 /* A file of the folder; *text stays NULL when it is not there, which only tokenizer.json may not be. */
 static kvant_status read_folder_file(const char *folder, const char *name, size_t max, bool required, uint8_t **text, size_t *size,
@@ -158,31 +165,92 @@ static kvant_status keep_template(kvant_gguf *f, const kvant_tokenizer_files *fi
     return KVANT_OK;
 }
 
+static kvant_tokenizer_files name_files(const char *name, const kvant_file_text files[N_FILES]) {
+    return (kvant_tokenizer_files){.name = name,
+                                   .tokenizer = files[TOKENIZER],
+                                   .tokenizer_config = files[TOKENIZER_CONFIG],
+                                   .special_tokens_map = files[SPECIAL_TOKENS_MAP],
+                                   .generation_config = files[GENERATION_CONFIG],
+                                   .config = files[CONFIG],
+                                   .chat_template = files[CHAT_TEMPLATE]};
+}
+
+/* texts [N_FILES] are freed by the caller, also after a failure. */
+static kvant_status read_files(const char *folder, uint8_t **texts, kvant_file_text *files, kvant_error *err) {
+    for (int i = 0; i < N_FILES; i++) {
+        size_t size = 0, max = i == TOKENIZER ? KVANT_TOKENIZER_JSON_MAX : SMALL_FILE_MAX;
+        KVANT_TRY(read_folder_file(folder, file_names[i], max, i == TOKENIZER, &texts[i], &size, err));
+        files[i] = (kvant_file_text){(const char *)texts[i], size};
+    }
+    return KVANT_OK;
+}
+
 static kvant_status load_folder(kvant_gguf *f, kvant_tokenizer **out, kvant_error *err) {
     uint8_t *texts[N_FILES] = {0};
-    size_t sizes[N_FILES] = {0};
     kvant_file_text files[N_FILES] = {{0}};
-    kvant_status st = KVANT_OK;
-    for (int i = 0; i < N_FILES && st == KVANT_OK; i++) {
-        size_t max = i == TOKENIZER ? KVANT_TOKENIZER_JSON_MAX : SMALL_FILE_MAX;
-        st = read_folder_file(f->path, file_names[i], max, i == TOKENIZER, &texts[i], &sizes[i], err);
-        files[i] = (kvant_file_text){(const char *)texts[i], sizes[i]};
-    }
-    kvant_tokenizer_files all = {.name = f->path,
-                                 .tokenizer = files[TOKENIZER],
-                                 .tokenizer_config = files[TOKENIZER_CONFIG],
-                                 .special_tokens_map = files[SPECIAL_TOKENS_MAP],
-                                 .generation_config = files[GENERATION_CONFIG],
-                                 .config = files[CONFIG],
-                                 .chat_template = files[CHAT_TEMPLATE]};
+    kvant_status st = read_files(f->path, texts, files, err);
+    kvant_tokenizer_files all = name_files(f->path, files);
     if (st == KVANT_OK) st = keep_template(f, &all, err);
     if (st == KVANT_OK) st = kvant_tokenizer_create_from_json(&all, out, err);
     for (int i = 0; i < N_FILES; i++) kvant_free(texts[i]);
     return st;
 }
 
+/* ---- the same files, carried by a GGUF file ---- */
+
+/* What Kvant wrote says more than GGUF's own values, which stand beside it for other programs where they can say the same. */
+static bool carries_files(const kvant_gguf *f) {
+    return kvant_gguf_find(f, file_keys[TOKENIZER]) &&
+           (kvant_gguf_find(f, file_keys[CONFIG]) || !kvant_gguf_find(f, "tokenizer.ggml.tokens"));
+}
+
+static kvant_status find_carried(const kvant_gguf *f, kvant_file_text *files, kvant_error *err) {
+    for (int i = 0; i < N_FILES; i++) {
+        kvant_text text;
+        if (!kvant_gguf_find(f, file_keys[i])) continue;
+        KVANT_TRY(kvant_gguf_string(f, file_keys[i], &text, err));
+        files[i] = (kvant_file_text){text.data, text.size};
+    }
+    return KVANT_OK;
+}
+
+static kvant_status load_carried(const kvant_gguf *f, kvant_tokenizer **out, kvant_error *err) {
+    kvant_file_text files[N_FILES] = {{0}};
+    KVANT_TRY(find_carried(f, files, err));
+    kvant_tokenizer_files all = name_files(f->path, files);
+    return kvant_tokenizer_create_from_json(&all, out, err);
+}
+
+kvant_status kvant_vocab_put_files(const char *folder, kvant_gguf_writer *w, kvant_error *err) {
+    uint8_t *texts[N_FILES] = {0};
+    kvant_file_text files[N_FILES] = {{0}};
+    kvant_status st = read_files(folder, texts, files, err);
+    for (int i = 0; i < N_FILES; i++) {
+        if (st == KVANT_OK && files[i].text) kvant_gguf_put_string(w, file_keys[i], files[i].text, files[i].size);
+        kvant_free(texts[i]);
+    }
+    return st;
+}
+
+kvant_status kvant_vocab_write_files(const kvant_gguf *f, const char *folder, bool *carried, kvant_error *err) {
+    kvant_file_text files[N_FILES] = {{0}};
+    *carried = carries_files(f);
+    if (!*carried) return KVANT_OK;
+    KVANT_TRY(find_carried(f, files, err));
+    for (int i = 0; i < N_FILES; i++) {
+        char path[FOLDER_PATH_MAX];
+        if (!files[i].text || i == CONFIG) continue; /* the model's config.json is written anew */
+        int n = snprintf(path, sizeof path, "%s/%s", folder, file_names[i]);
+        if (n < 0 || (size_t)n >= sizeof path)
+            return kvant_fail(err, KVANT_EINVAL, "%.64s...: the path is longer than %d bytes", folder, FOLDER_PATH_MAX);
+        KVANT_TRY(kvant_os_write_file(path, files[i].text, files[i].size, err));
+    }
+    return KVANT_OK;
+}
+
 kvant_status kvant_vocab_load(kvant_gguf *f, kvant_tokenizer **out, kvant_error *err) {
     if (f->path && kvant_os_is_folder(f->path)) return load_folder(f, out, err);
+    if (carries_files(f)) return load_carried(f, out, err);
     arrays a = {0};
     kvant_vocab_source v = {.name = f->path};
     char *model = NULL, *pre = NULL, *name = NULL;
