@@ -50,6 +50,17 @@ static int check_flags(prompt_job *j, const char *const *rest, int n_rest) {
     return 0;
 }
 
+/* What was typed, into *j: 0, an exit code, or -1: help was asked for. */
+static int parse_job(const char *usage, const char *about, int argc, char **argv, prompt_job *j) {
+    option flags[FLAGS_MAX];
+    const char *rest[1];
+    int n_rest = 0, n = add_flags(flags, j), code = options_parse(usage, about, flags, n, argc, argv, rest, 1, &n_rest);
+    if (code) return code;
+    code = options_finish_model(&j->options);
+    options_default_lossless(&j->options);
+    return code ? code : check_flags(j, rest, n_rest);
+}
+
 static int read_ids(prompt_job *j) {
     kvant_model_info info;
     kvant_error err = {0};
@@ -133,20 +144,13 @@ static int run_import(prompt_job *j) {
 
 int cache_import(int argc, char **argv) {
     prompt_job j = {0};
-    option flags[FLAGS_MAX];
-    const char *rest[1];
-    int n_rest = 0, n = add_flags(flags, &j);
-    int code = options_parse(
-        "kvant cache import FILE.safetensors -m MODEL --cache-dir DIR -f PROMPT [flags]",
-        "Reads a prompt cache that mlx-lm wrote (mlx_lm.cache_prompt, save_prompt_cache) and keeps it in a folder, where\n"
-        "kvant run --cache-dir DIR with the same model and cache flags finds it by its tokens. The file does not hold them:\n"
-        "give the prompt as the model read it, with its chat template where it had one (-p, -f), or its ids (--ids). Codes\n"
-        "of --kv affineB:G are taken over as they are; any other format stores the file's values in it, and says so.",
-        flags, n, argc, argv, rest, 1, &n_rest);
-    if (code) return code < 0 ? 0 : code;
-    code = options_finish_model(&j.options);
-    options_default_lossless(&j.options);
-    if (!code) code = check_flags(&j, rest, n_rest);
+    int code = parse_job("kvant cache import FILE.safetensors -m MODEL --cache-dir DIR -f PROMPT [flags]",
+                         "Reads a prompt cache that mlx-lm wrote (mlx_lm.cache_prompt, save_prompt_cache) and keeps it in a folder, where\n"
+                         "kvant run --cache-dir DIR with the same model and cache flags finds it by its tokens. The file does not hold them:\n"
+                         "give the prompt as the model read it, with its chat template where it had one (-p, -f), or its ids (--ids). Codes\n"
+                         "of --kv affineB:G are taken over as they are; any other format stores the file's values in it, and says so.",
+                         argc, argv, &j);
+    if (code < 0) return 0;
     if (!code && !j.options.load.prefix_dir) code = fail_with(2, "where to? --cache-dir DIR is the folder that runs read from");
     if (code) return code;
     code = run_import(&j);
@@ -156,22 +160,17 @@ int cache_import(int argc, char **argv) {
 
 /* ---- export ---- */
 
-typedef struct bar_state {
-    progress bar;
-} bar_state;
-
-static bool show_progress(void *user, int64_t done, int64_t total) {
-    bar_state *b = user;
-    progress_update(&b->bar, (double)done, (double)total);
+static bool show_progress(void *bar, int64_t done, int64_t total) {
+    progress_update(bar, (double)done, (double)total);
     return !interrupted;
 }
 
 static int read_prompt(prompt_job *j, kvant_sync_result *r) {
     kvant_error err = {0};
-    bar_state b;
-    progress_begin(&b.bar, "prompt");
-    kvant_status st = kvant_session_sync(j->session, j->ids, j->n_ids, show_progress, &b, r, &err);
-    progress_end(&b.bar);
+    progress bar;
+    progress_begin(&bar, "prompt");
+    kvant_status st = kvant_session_sync(j->session, j->ids, j->n_ids, show_progress, &bar, r, &err);
+    progress_end(&bar);
     return st == KVANT_OK ? 0 : fail_with(1, "%s", err.message);
 }
 
@@ -197,20 +196,13 @@ static int run_export(prompt_job *j) {
 
 int cache_export(int argc, char **argv) {
     prompt_job j = {0};
-    option flags[FLAGS_MAX];
-    const char *rest[1];
-    int n_rest = 0, n = add_flags(flags, &j);
-    int code = options_parse(
-        "kvant cache export FILE.safetensors -m MODEL -f PROMPT [--cache-dir DIR] [--kv affine4:64] [flags]",
-        "Reads a prompt, from the folder as far as it is known there, and writes its keys and values as a prompt cache that\n"
-        "mlx-lm loads (load_prompt_cache). --kv affineB:G writes codes (QuantizedKVCache), --max-kv-size a ring\n"
-        "(RotatingKVCache); any other format is written as float16 (KVCache), --kv f32 as float32. mlx-lm must have the same\n"
-        "weights.",
-        flags, n, argc, argv, rest, 1, &n_rest);
-    if (code) return code < 0 ? 0 : code;
-    code = options_finish_model(&j.options);
-    options_default_lossless(&j.options);
-    if (!code) code = check_flags(&j, rest, n_rest);
+    int code = parse_job("kvant cache export FILE.safetensors -m MODEL -f PROMPT [--cache-dir DIR] [--kv affine4:64] [flags]",
+                         "Reads a prompt, from the folder as far as it is known there, and writes its keys and values as a prompt cache that\n"
+                         "mlx-lm loads (load_prompt_cache). --kv affineB:G writes codes (QuantizedKVCache), --max-kv-size a ring\n"
+                         "(RotatingKVCache); any other format is written as float16 (KVCache), --kv f32 as float32. mlx-lm must have the same\n"
+                         "weights.",
+                         argc, argv, &j);
+    if (code < 0) return 0;
     if (!code && !has_prompt(&j)) code = fail_with(2, "which prompt? -p TEXT, -f FILE or --ids FILE");
     if (code) return code;
     interrupt_watch();

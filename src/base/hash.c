@@ -38,4 +38,14 @@ void kvant_hash_get(const kvant_hash *h, uint8_t out[KVANT_HASH_BYTES]) {
     put(XXH3_128bits_digest((const XXH3_state_t *)(const void *)h->state), out);
 }
 
+void kvant_hash_around(const void *bytes, size_t size, size_t at, uint8_t out[KVANT_HASH_BYTES]) {
+    const uint8_t *p = bytes;
+    size_t behind = at + KVANT_HASH_BYTES;
+    kvant_hash h;
+    kvant_hash_begin(&h);
+    kvant_hash_add(&h, p, at);
+    kvant_hash_add(&h, p + behind, size - behind);
+    kvant_hash_get(&h, out);
+}
+
 void kvant_hash_of(const void *bytes, size_t size, uint8_t out[KVANT_HASH_BYTES]) { put(XXH3_128bits(bytes, size), out); }

@@ -25,7 +25,8 @@ void kvant_map_drop(const kvant_map *m, size_t offset, size_t size);
  * KVANT_EIO: it is not there, is not a regular file, or cannot be read; KVANT_EFORMAT: it is longer than max. */
 kvant_status kvant_os_read_file(const char *path, size_t max, uint8_t **bytes, size_t *size, kvant_error *err);
 /* Writes a file such that others see the old one or the new one, whole, whatever happens: into a new file beside it, to the disk,
- * then renamed. KVANT_EIO with the reason; nothing was changed. A path that names something else than a file is refused. */
+ * then renamed. KVANT_EFULL: no room on the disk or in a quota; KVANT_EIO: any other reason; nothing was changed.
+ * A path that names something else than a file is refused. */
 kvant_status kvant_os_write_file(const char *path, const void *bytes, size_t size, kvant_error *err);
 /* A folder with those above it, for this user alone; it may be there already. */
 kvant_status kvant_os_make_folder(const char *path, kvant_error *err);

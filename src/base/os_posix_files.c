@@ -5,15 +5,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/memory.h"
 
 #define PATH_ROOM 4096
 #define NAMES_TRIED 100
+#define SECOND INT64_C(1000000000)
 
 /* ---- reading ---- */
 
@@ -58,10 +61,15 @@ bool kvant_os_is_folder(const char *path) {
 
 /* ---- writing ---- */
 
-/* A new file beside `path`, whose name goes to `name`; -1 with errno. */
+/* The process, how many it has made, and the clock: processes of two machines, or of two containers, may have one number. */
 static int create_beside(const char *path, char name[PATH_ROOM]) {
+    static _Atomic unsigned n_made;
+    struct timespec ts;
     for (int i = 0; i < NAMES_TRIED; i++) {
-        int n = snprintf(name, PATH_ROOM, "%s.%ld-%d.tmp", path, (long)getpid(), i);
+        clock_gettime(CLOCK_REALTIME, &ts);
+        uint64_t random = ((uint64_t)ts.tv_sec * (uint64_t)SECOND + (uint64_t)ts.tv_nsec + (uintptr_t)&ts) * 0x9E3779B97F4A7C15u;
+        int n = snprintf(name, PATH_ROOM, "%s.%ld-%u-%08x.tmp", path, (long)getpid(), atomic_fetch_add(&n_made, 1u),
+                         (unsigned)(random >> 32));
         if (n < 0 || n >= PATH_ROOM) {
             errno = ENAMETOOLONG;
             return -1;
@@ -72,7 +80,7 @@ static int create_beside(const char *path, char name[PATH_ROOM]) {
     return -1;
 }
 
-static bool write_all(int fd, const uint8_t *p, size_t size) {
+static bool write_piece(int fd, const uint8_t *p, size_t size) {
     while (size > 0) {
         ssize_t n = write(fd, p, size);
         if (n < 0 && errno == EINTR) continue;
@@ -80,27 +88,44 @@ static bool write_all(int fd, const uint8_t *p, size_t size) {
         p += n;
         size -= (size_t)n;
     }
+    return true;
+}
+
+static bool write_all(int fd, const kvant_os_piece *pieces, int n) {
+    for (int i = 0; i < n; i++)
+        if (!write_piece(fd, pieces[i].bytes, pieces[i].size)) return false;
     return fsync(fd) == 0;
 }
 
-kvant_status kvant_os_write_file(const char *path, const void *bytes, size_t size, kvant_error *err) {
+kvant_status kvant_os_write_pieces(const char *path, const kvant_os_piece *pieces, int n, kvant_error *err) {
     char name[PATH_ROOM];
+    int fd = create_beside(path, name), reason = errno;
+    bool done = false;
+    if (fd >= 0) {
+        done = write_all(fd, pieces, n);
+        reason = errno;
+        if (close(fd) != 0 && done) {
+            done = false;
+            reason = errno;
+        }
+        if (done && rename(name, path) != 0) {
+            done = false;
+            reason = errno;
+        }
+        if (!done) unlink(name);
+    }
+    if (done) return KVANT_OK;
+    bool is_full = reason == ENOSPC || reason == EDQUOT || reason == EFBIG;
+    return kvant_fail(err, is_full ? KVANT_EFULL : KVANT_EIO, "%s: cannot be written: %s", path, strerror(reason));
+}
+
+kvant_status kvant_os_write_file(const char *path, const void *bytes, size_t size, kvant_error *err) {
     struct stat st;
     /* Renaming would put a file in the place of a device. */
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
         return kvant_fail(err, KVANT_EIO, "%s: is %s, expected a regular file", path, S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe");
-    int fd = create_beside(path, name);
-    if (fd < 0) return kvant_fail(err, KVANT_EIO, "%s: cannot be written: %s", path, strerror(errno));
-    bool written = write_all(fd, bytes, size);
-    int saved = errno;
-    if (close(fd) != 0 && written) {
-        written = false;
-        saved = errno;
-    }
-    if (written && rename(name, path) == 0) return KVANT_OK;
-    if (written) saved = errno;
-    unlink(name);
-    return kvant_fail(err, KVANT_EIO, "%s: cannot be written: %s", path, strerror(saved));
+    const kvant_os_piece piece = {bytes, size};
+    return kvant_os_write_pieces(path, &piece, 1, err);
 }
 
 /* ---- folders ---- */

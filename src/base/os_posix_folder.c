@@ -6,7 +6,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -46,65 +45,7 @@ bool kvant_os_file_read(const kvant_os_file *f, uint64_t offset, void *bytes, si
     return true;
 }
 
-/* ---- writing ---- */
-
-/* The process, how many it has made, and the clock: processes of two machines, or of two containers, may have one number. */
-static int create_beside(const char *path, char name[PATH_ROOM]) {
-    static _Atomic unsigned n_made;
-    struct timespec ts;
-    for (int i = 0; i < 100; i++) {
-        clock_gettime(CLOCK_REALTIME, &ts);
-        uint64_t random = ((uint64_t)ts.tv_sec * (uint64_t)SECOND + (uint64_t)ts.tv_nsec + (uintptr_t)&ts) * 0x9E3779B97F4A7C15u;
-        int n = snprintf(name, PATH_ROOM, "%s.%ld-%u-%08x.tmp", path, (long)getpid(), atomic_fetch_add(&n_made, 1u),
-                         (unsigned)(random >> 32));
-        if (n < 0 || n >= PATH_ROOM) {
-            errno = ENAMETOOLONG;
-            return -1;
-        }
-        int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd >= 0 || errno != EEXIST) return fd;
-    }
-    return -1;
-}
-
-static bool write_piece(int fd, const uint8_t *p, size_t size) {
-    while (size > 0) {
-        ssize_t n = write(fd, p, size);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return false;
-        p += n;
-        size -= (size_t)n;
-    }
-    return true;
-}
-
-static bool write_all(int fd, const kvant_os_piece *pieces, int n) {
-    for (int i = 0; i < n; i++)
-        if (!write_piece(fd, pieces[i].bytes, pieces[i].size)) return false;
-    return fsync(fd) == 0;
-}
-
-kvant_status kvant_os_write_pieces(const char *path, const kvant_os_piece *pieces, int n, kvant_error *err) {
-    char name[PATH_ROOM];
-    int fd = create_beside(path, name), reason = errno;
-    bool done = false;
-    if (fd >= 0) {
-        done = write_all(fd, pieces, n);
-        reason = errno;
-        if (close(fd) != 0 && done) {
-            done = false;
-            reason = errno;
-        }
-        if (done && rename(name, path) != 0) {
-            done = false;
-            reason = errno;
-        }
-        if (!done) unlink(name);
-    }
-    if (done) return KVANT_OK;
-    bool is_full = reason == ENOSPC || reason == EDQUOT || reason == EFBIG;
-    return kvant_fail(err, is_full ? KVANT_EFULL : KVANT_EIO, "%s: cannot be written: %s", path, strerror(reason));
-}
+/* ---- names on the disk ---- */
 
 void kvant_os_sync_folder(const char *path) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

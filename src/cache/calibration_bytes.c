@@ -16,15 +16,6 @@
 #define HEADER 64 /* magic 8, fingerprint 16, n_layer 4, n_kv_head 4, head_dim 4, zero 4, tokens 8, checksum 16 */
 #define CHECKSUM_AT 48
 
-/* Of all bytes but its own. */
-static void checksum(const uint8_t *bytes, size_t size, uint8_t out[KVANT_HASH_BYTES]) {
-    kvant_hash h;
-    kvant_hash_begin(&h);
-    kvant_hash_add(&h, bytes, CHECKSUM_AT);
-    kvant_hash_add(&h, bytes + HEADER, size - HEADER);
-    kvant_hash_get(&h, out);
-}
-
 static void put_u64(uint8_t *p, uint64_t v) {
     kvant_write_u32(p, (uint32_t)v);
     kvant_write_u32(p + 4, (uint32_t)(v >> 32));
@@ -51,7 +42,7 @@ kvant_status kvant_calibration_write(const kvant_calibration *c, const uint8_t f
         kvant_write_u32(out + HEADER + 4 * (cells + i), kvant_f32_bits(c->scale[i]));
         kvant_write_u32(out + HEADER + 4 * (2 * cells + i), kvant_f32_bits(c->energy[i]));
     }
-    checksum(out, total, out + CHECKSUM_AT);
+    kvant_hash_around(out, total, CHECKSUM_AT, out + CHECKSUM_AT);
     *bytes = out;
     *size = total;
     return KVANT_OK;
@@ -67,7 +58,7 @@ static kvant_status check_bytes(const kvant_calibration *c, const uint8_t *finge
                           name);
     if (size < HEADER || memcmp(bytes, MAGIC, 8) != 0)
         return kvant_fail(err, KVANT_EFORMAT, "%s: is not a calibration: it does not begin with " MAGIC, name);
-    checksum(bytes, size, sum);
+    kvant_hash_around(bytes, size, CHECKSUM_AT, sum);
     if (memcmp(bytes + CHECKSUM_AT, sum, sizeof sum) != 0)
         return kvant_fail(err, KVANT_EFORMAT, "%s: the checksum does not match; the file is damaged", name);
     if (memcmp(bytes + 8, fingerprint, KVANT_FINGERPRINT_BYTES) != 0)

@@ -101,15 +101,6 @@ uint64_t kvant_store_page_bytes(const kvant_store_head *h, int layer) {
     return (uint64_t)h->n_kv_head * (k.bytes + v.bytes + exact);
 }
 
-/* Of all bytes of the head but its own. */
-static void checksum(const uint8_t *bytes, size_t size, uint8_t out[KVANT_HASH_BYTES]) {
-    kvant_hash h;
-    kvant_hash_begin(&h);
-    kvant_hash_add(&h, bytes, CHECKSUM_AT);
-    kvant_hash_add(&h, bytes + CHECKSUM_AT + KVANT_HASH_BYTES, size - CHECKSUM_AT - KVANT_HASH_BYTES);
-    kvant_hash_get(&h, out);
-}
-
 /* ---- writing ---- */
 
 static void write_format(uint8_t *p, const kvant_format *f) {
@@ -150,7 +141,7 @@ void kvant_store_head_write(const kvant_store_head *h, uint8_t *bytes) {
         kvant_write_u32(row + 56, (uint32_t)l->n_exact);
         if (l->offset) memcpy(row + 40, l->checksum, KVANT_HASH_BYTES);
     }
-    checksum(bytes, size, bytes + CHECKSUM_AT);
+    kvant_hash_around(bytes, size, CHECKSUM_AT, bytes + CHECKSUM_AT);
 }
 
 /* ---- reading ---- */
@@ -260,7 +251,7 @@ kvant_status kvant_store_head_parse(const char *path, const uint8_t *bytes, size
     uint8_t sum[KVANT_HASH_BYTES];
     KVANT_TRY(check_start(path, bytes, size, file_bytes, &head, err));
     if (head > size) return damaged(path, "the head is cut", err);
-    checksum(bytes, head, sum);
+    kvant_hash_around(bytes, head, CHECKSUM_AT, sum);
     if (memcmp(bytes + CHECKSUM_AT, sum, sizeof sum) != 0) return damaged(path, "the checksum of the head does not match", err);
     kvant_store_head h = {.file_bytes = kvant_read_u64(bytes + 88)};
     if (h.file_bytes != file_bytes)

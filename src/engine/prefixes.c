@@ -114,18 +114,12 @@ static kvant_status find_on_disk(kvant_prefixes *p, const kvant_sequence *base, 
                                  kvant_error *err) {
     int64_t have = out->n_from_base + out->n_from_ram;
     if (n / TOKENS * TOKENS <= have) return KVANT_OK;
-    kvant_prefix_match match = kvant_store_match(p->store, ids, n), taken;
+    kvant_prefix_match match;
     kvant_sequence *sequence;
     const kvant_sequence *begin = out->sequence ? out->sequence : base;
-    if (match.n_usable <= have) {
-        out->n_known = larger(out->n_known, match.n_known);
-        return KVANT_OK;
-    }
-    KVANT_TRY(kvant_store_take(p->store, begin, have, ids, n, &sequence, &taken, err));
-    if (taken.n_usable < match.n_usable) match.n_known = taken.n_usable; /* a damaged file: nothing behind it is known */
-    match.n_usable = taken.n_usable;
+    KVANT_TRY(kvant_store_take(p->store, begin, have, ids, n, &sequence, &match, err));
     out->n_known = larger(out->n_known, match.n_known);
-    if (match.n_usable <= have) { /* a damaged file */
+    if (match.n_usable <= have) { /* no more than is there already */
         kvant_sequence_destroy(sequence);
         return KVANT_OK;
     }

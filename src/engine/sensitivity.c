@@ -229,14 +229,6 @@ kvant_status kvant_sensitivity_measure(kvant_model *m, const kvant_sensitivity_p
 #define CHECKSUM_AT 32
 #define LAYERS_MAX 4096
 
-static void checksum(const uint8_t *bytes, size_t size, uint8_t out[KVANT_HASH_BYTES]) {
-    kvant_hash h;
-    kvant_hash_begin(&h);
-    kvant_hash_add(&h, bytes, CHECKSUM_AT);
-    kvant_hash_add(&h, bytes + HEADER, size - HEADER);
-    kvant_hash_get(&h, out);
-}
-
 static size_t bytes_of(int n_layer) { return HEADER + 16 * (size_t)n_layer; }
 
 kvant_status kvant_sensitivity_write(const kvant_sensitivity *s, uint8_t **bytes, size_t *size) {
@@ -252,7 +244,7 @@ kvant_status kvant_sensitivity_write(const kvant_sensitivity *s, uint8_t **bytes
         kvant_write_u32(b + HEADER + 8 * i, (uint32_t)word);
         kvant_write_u32(b + HEADER + 8 * i + 4, (uint32_t)(word >> 32));
     }
-    checksum(b, bytes_of(s->n_layer), b + CHECKSUM_AT);
+    kvant_hash_around(b, bytes_of(s->n_layer), CHECKSUM_AT, b + CHECKSUM_AT);
     *bytes = b;
     *size = bytes_of(s->n_layer);
     return KVANT_OK;
@@ -264,7 +256,7 @@ static kvant_status check_bytes(const uint8_t *bytes, size_t size, const uint8_t
     if (size != bytes_of(n_layer))
         return kvant_fail(err, KVANT_EFORMAT, "%s: found %zu bytes, expected %zu for %d layers", name, size, bytes_of(n_layer), n_layer);
     if (memcmp(bytes, MAGIC, 8) != 0) return kvant_fail(err, KVANT_EFORMAT, "%s: does not begin with %s", name, MAGIC);
-    checksum(bytes, size, sum);
+    kvant_hash_around(bytes, size, CHECKSUM_AT, sum);
     if (memcmp(bytes + CHECKSUM_AT, sum, sizeof sum) != 0) return kvant_fail(err, KVANT_EFORMAT, "%s: is damaged, its checksum does not agree", name);
     if (memcmp(bytes + 8, key, KVANT_HASH_BYTES) != 0) return kvant_fail(err, KVANT_EFORMAT, "%s: was measured of another model", name);
     if (kvant_read_u32(bytes + 24) != (uint32_t)n_layer)

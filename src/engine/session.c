@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "cache/page.h"
 #include "engine/image.h"
 #include "engine/kv_budget.h"
 #include "engine/kv_config.h"
@@ -42,10 +43,10 @@ static kvant_status configure(const kvant_session *s, const char *kv, kvant_cach
 /* Formats of its own, a cache of its own. */
 static kvant_status create_cache_of(kvant_session *s, kvant_cache_config c, const kvant_session_params *params, kvant_error *err) {
     if (kvant_kv_config_centres(&c)) KVANT_TRY(kvant_model_need_calibration(s->model, err));
-    bool quantizes = c.k.codec != KVANT_CODEC_F16 || c.v.codec != KVANT_CODEC_F16;
-    if (quantizes && !c.quantize_after_step) s->quantized_start = c.quantized_kv_start;
     KVANT_TRY(params->kv ? kvant_prefixes_create(s->model, &c, &s->shared, err)
                          : kvant_model_share_prefixes(s->model, s->precision, &s->shared, err));
+    const kvant_cache *cache = s->shared->cache;
+    if (cache->quantizes && !c.quantize_after_step) s->quantized_start = c.quantized_kv_start;
     if (kvant_sequence_create(s->shared->cache, &s->sequence) != KVANT_OK) return kvant_fail(err, KVANT_ENOMEM, "session: out of memory");
     return create_recorders(s, &c, params->measure_tokens, err);
 }
@@ -105,14 +106,19 @@ static kvant_status reserve_tokens(kvant_session *s, int64_t n, kvant_error *err
     return KVANT_OK;
 }
 
-kvant_status kvant_session_check_tokens(kvant_session *s, const int32_t *ids, int64_t n, kvant_error *err) {
-    if (n > s->n_context)
-        return kvant_fail(err, KVANT_EFULL, "context: %lld tokens were to be read, but it holds %lld; a larger context (-c) or a shorter "
-                          "prompt fits", (long long)n, (long long)s->n_context);
+static kvant_status check_ids(const kvant_session *s, const int32_t *ids, int64_t n, kvant_error *err) {
     for (int64_t i = 0; i < n; i++)
         if ((ids[i] < 0 && !s->model->vision) || ids[i] >= s->model->info.n_vocab)
             return kvant_fail(err, KVANT_EINVAL, "token %lld: found id %d, expected 0 to %d", (long long)i, ids[i],
                               s->model->info.n_vocab - 1);
+    return KVANT_OK;
+}
+
+kvant_status kvant_session_check_tokens(kvant_session *s, const int32_t *ids, int64_t n, kvant_error *err) {
+    if (n > s->n_context)
+        return kvant_fail(err, KVANT_EFULL, "context: %lld tokens were to be read, but it holds %lld; a larger context (-c) or a shorter "
+                          "prompt fits", (long long)n, (long long)s->n_context);
+    KVANT_TRY(check_ids(s, ids, n, err));
     return reserve_tokens(s, n, err);
 }
 
@@ -122,7 +128,7 @@ kvant_status kvant_session_check_room(kvant_session *s, const int32_t *ids, int6
     if (n > s->n_context - length)
         return kvant_fail(err, KVANT_EFULL, "context: %lld tokens are there and %lld were to be added, but it holds %lld; a larger context (-c) "
                           "or a shorter prompt fits", (long long)length, (long long)n, (long long)s->n_context);
-    KVANT_TRY(kvant_session_check_tokens(s, ids, n, err));
+    KVANT_TRY(check_ids(s, ids, n, err));
     return reserve_tokens(s, length + n, err);
 }
 

@@ -53,9 +53,9 @@ static void take_over(kvant_session *s, kvant_sequence *sequence, const int32_t 
     s->has_logits = false;
 }
 
-/* Of the most tokens that may be reused, as many as possible become the session's. */
-static kvant_status reuse(kvant_session *s, const int32_t *ids, int64_t most, kvant_sync_result *r, kvant_error *err) {
-    int64_t same = common_beginning(s, ids, most), own = can_go_back(s, same) ? same : 0;
+/* Of the most tokens that may be reused, as many as possible become the session's, which has the first `same` of them. */
+static kvant_status reuse(kvant_session *s, const int32_t *ids, int64_t most, int64_t same, kvant_sync_result *r, kvant_error *err) {
+    int64_t own = can_go_back(s, same) ? same : 0;
     kvant_prefixes_found found;
     KVANT_TRY(kvant_prefixes_find(s->shared, s->sequence, own, ids, most, &found, err));
     *r = (kvant_sync_result){.n_from_session = found.n_from_base, .n_from_ram = found.n_from_ram, .n_from_disk = found.n_from_disk};
@@ -85,7 +85,8 @@ kvant_status kvant_session_sync(kvant_session *s, const int32_t *ids, int64_t n,
     if (s->heads) return kvant_fail(err, KVANT_EINVAL, "session: one with measure_tokens reads all of its tokens itself");
     /* What it holds and is not part of ids is about to be cut off: it stays in memory for later. */
     if (same < length) (void)keep(s, false, NULL);
-    KVANT_TRY(reuse(s, ids, n - 1, r, err)); /* the last one's logits are wanted */
+    int64_t most = n - 1; /* the last one's logits are wanted */
+    KVANT_TRY(reuse(s, ids, most, same < most ? same : most, r, err));
     int64_t begin = kvant_session_length(s);
     /* The last full block of the prompt is what a folder can keep: what it sees must still be there. */
     if (s->shared->store) kvant_sequence_hold(s->sequence, n / KVANT_PAGE_TOKENS * KVANT_PAGE_TOKENS);
