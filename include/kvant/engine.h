@@ -39,7 +39,8 @@ typedef struct kvant_kv_params {
     int quantized_kv_start;  /* 0: from the first token */
     int max_kv_size;         /* 0: no window */
     bool compat_mlx;         /* mlx-lm's order and rules (attend first, quantize after the chunk; max_kv_size is ignored with a
-                                warning while bits are set) */
+                                warning while bits are set, and for models whose cache mlx-lm makes itself: llama and mistral
+                                without experts, gemma3, gpt-oss, olmo3) */
 } kvant_kv_params;
 
 typedef struct kvant_load_params {

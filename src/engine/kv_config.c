@@ -125,6 +125,13 @@ kvant_status kvant_kv_config_resolve(const kvant_kv_params *p, int head_dim, kva
     return KVANT_OK;
 }
 
+void kvant_kv_config_own_cache(const kvant_kv_params *p, const char *architecture, kvant_cache_config *c) {
+    if (!p->compat_mlx || c->max_kv_size == 0) return;
+    kvant_log(KVANT_LOG_WARNING, "max_kv_size %d is ignored: mlx-lm makes the cache of %s models itself, without such a window (compat mlx)",
+              c->max_kv_size, architecture);
+    c->max_kv_size = 0;
+}
+
 void kvant_kv_config_bare(kvant_format *k) {
     if (k->codec == KVANT_CODEC_ZONE) k->codec = KVANT_CODEC_BOOK; /* the order of a key's elements is that of centred keys */
     k->bare = k->bare || kvant_format_is_centred(k);

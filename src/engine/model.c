@@ -73,6 +73,7 @@ static kvant_status load_decoder(kvant_model *m, const kvant_load_params *p, kva
     kvant_decoder_info peek;
     KVANT_TRY(kvant_decoder_peek(m->file, &peek, err));
     KVANT_TRY(kvant_kv_config_resolve(&p->kv, peek.head_dim, &m->cache, err));
+    if (peek.mlx_own_cache && !p->mmproj) kvant_kv_config_own_cache(&p->kv, peek.architecture, &m->cache);
     KVANT_TRY(kvant_decoder_load(m->ctx, m->file, &m->decoder, err));
     kvant_decoder_get_info(m->decoder, &m->info);
     set_shape(m, &m->cache);

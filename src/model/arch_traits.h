@@ -30,6 +30,14 @@ typedef enum kvant_local_rope {
     KVANT_LOCAL_ROPE_PLAIN    /* the same base, not scaled */
 } kvant_local_rope;
 
+/* Which models mlx-lm (0.32) makes the cache of itself (make_cache), so that max_kv_size has no effect on them there. */
+typedef enum kvant_own_cache {
+    KVANT_OWN_CACHE_NONE,
+    KVANT_OWN_CACHE_ALL,
+    KVANT_OWN_CACHE_DENSE,    /* not those with experts (Mixtral) or with a vision tower (Pixtral) */
+    KVANT_OWN_CACHE_WINDOWED  /* those with windows */
+} kvant_own_cache;
+
 /* Per-tensor scales ("....scale", one float that multiplies the product) that the family's graph reads. */
 enum {
     KVANT_SCALE_QKV = 1, KVANT_SCALE_O = 2, KVANT_SCALE_FFN = 4, KVANT_SCALE_EXPERTS = 8,
@@ -66,6 +74,7 @@ typedef struct kvant_arch_traits {
     bool granite_scales;          /* embedding_scale, residual_scale, attention.scale, logit_scale */
     int wide_query_layers;        /* the model of so many layers has 1 / sqrt(n_embd / n_head) for 1 / sqrt(head_dim) (27B) */
     bool position_temperature;    /* attention.temperature_scale (Ministral 3) */
+    kvant_own_cache own_cache;    /* of mlx-lm's model of that name */
     bool yarn_keys;               /* reads the corners and the log multiplier of YaRN; others have the usual ones */
     unsigned scales;
 } kvant_arch_traits;

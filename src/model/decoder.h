@@ -16,6 +16,7 @@ typedef struct kvant_decoder_info {
     char architecture[32];
     int n_layer, n_head, n_kv_head, head_dim, n_embd, n_vocab;
     int64_t n_context;         /* the context the model was trained for */
+    bool mlx_own_cache;        /* mlx-lm makes the cache of such a model without asking for max_kv_size */
     const int *layer_window;   /* [n_layer], 0 = whole context; owned by the decoder */
     float attention_scale, attention_softcap; /* as in kvant_attend_params; 0 from kvant_decoder_peek */
     size_t weight_bytes;       /* resident weights after repacking */

@@ -340,6 +340,16 @@ static kvant_status read_scales(reader *r, kvant_hparams *hp) {
     return KVANT_OK;
 }
 
+static bool makes_own_cache(const reader *r, const kvant_hparams *hp) {
+    switch (r->traits->own_cache) {
+    case KVANT_OWN_CACHE_ALL: return true;
+    case KVANT_OWN_CACHE_DENSE: return hp->n_expert == 0 && !kvant_gguf_find(r->f, "kvant.vision.head_dim"); /* a folder's tower */
+    case KVANT_OWN_CACHE_WINDOWED: return hp->window > 0;
+    case KVANT_OWN_CACHE_NONE: break;
+    }
+    return false;
+}
+
 kvant_status kvant_hparams_read(const kvant_gguf *f, kvant_hparams *out, kvant_error *err) {
     kvant_hparams hp = {0};
     KVANT_TRY(kvant_arch_of_file(f, &hp.traits, err));
@@ -349,6 +359,7 @@ kvant_status kvant_hparams_read(const kvant_gguf *f, kvant_hparams *out, kvant_e
     KVANT_TRY(read_windows(&r, &hp));
     KVANT_TRY(read_rope(&r, &hp));
     KVANT_TRY(read_scales(&r, &hp));
+    hp.mlx_own_cache = makes_own_cache(&r, &hp);
     *out = hp;
     return KVANT_OK;
 }
@@ -371,7 +382,8 @@ kvant_status kvant_decoder_peek(const kvant_gguf *f, kvant_decoder_info *out, kv
                                .head_dim = hp.head_dim,
                                .n_embd = hp.n_embd,
                                .n_vocab = hp.n_vocab,
-                               .n_context = hp.n_context};
+                               .n_context = hp.n_context,
+                               .mlx_own_cache = hp.mlx_own_cache};
     snprintf(info.architecture, sizeof info.architecture, "%s", hp.traits->name);
     info.n_parameters = kvant_count_parameters(f);
     *out = info;

@@ -34,6 +34,7 @@ typedef struct kvant_hparams {
     int window;                     /* of the layers that have one; 0: none */
     uint8_t windowed[KVANT_MAX_LAYERS];
     uint8_t no_rope[KVANT_MAX_LAYERS];
+    bool mlx_own_cache;             /* as in kvant_decoder_info */
 } kvant_hparams;
 
 /* Reads and checks. KVANT_EUNSUPPORTED, KVANT_EFORMAT with a sentence. */

@@ -402,6 +402,7 @@ void kvant_decoder_get_info(const kvant_decoder *d, kvant_decoder_info *out) {
                                 .n_embd = hp->n_embd,
                                 .n_vocab = hp->n_vocab,
                                 .n_context = hp->n_context,
+                                .mlx_own_cache = hp->mlx_own_cache,
                                 .layer_window = d->layer_window,
                                 .attention_scale = hp->attention_scale,
                                 .attention_softcap = hp->attn_softcap,

@@ -178,6 +178,29 @@ static void cache_flags_that_contradict_each_other_are_refused(void **state) {
     assert_refused(1, "run -m " STORIES " --raw -p a --kv-bits 4", SAYS("head_dim 8", "f16"));
 }
 
+static void a_window_that_mlx_ignores_is_ignored_with_a_sentence(void **state) {
+    (void)state;
+    if (!is_there(MODEL)) skip();
+    write_text(IDS, "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20", 50);
+#define LOGITS "logits -m " MODEL " --kv f16 --ids " IDS " -o " OUT " "
+    static const struct {
+        const char *flags;
+        bool same; /* the logits of no window */
+    } all[] = {{"--max-kv-size 8 --compat mlx", true}, {"--max-kv-size 8", false}};
+    static char expected[1 << 20], found[1 << 20];
+    assert_runs(LOGITS "--compat mlx");
+    size_t size = read_file(OUT, expected, sizeof expected);
+    for (int i = 0; i < 2; i++) {
+        char arguments[512];
+        snprintf(arguments, sizeof arguments, LOGITS "%s", all[i].flags);
+        assert_int_equal(run(true, arguments), 0);
+        if (all[i].same != (strstr(output, "max_kv_size 8 is ignored") != NULL)) fail_msg("%s said: %s", all[i].flags, output);
+        assert_int_equal(read_file(OUT, found, sizeof found), size);
+        assert_int_equal(memcmp(found, expected, size) == 0, all[i].same);
+    }
+#undef LOGITS
+}
+
 /* ---- run ---- */
 
 static void a_story_is_told_the_same_by_any_number_of_threads(void **state) {
@@ -427,6 +450,7 @@ int main(void) {
         cmocka_unit_test(help_teaches_and_mistakes_name_the_nearest),
         cmocka_unit_test(values_are_checked_whole_and_against_their_range),
         cmocka_unit_test(cache_flags_that_contradict_each_other_are_refused),
+        cmocka_unit_test(a_window_that_mlx_ignores_is_ignored_with_a_sentence),
         cmocka_unit_test(a_story_is_told_the_same_by_any_number_of_threads),
         cmocka_unit_test(stderr_says_what_the_cache_takes),
         cmocka_unit_test(json_has_the_same_answer_and_its_figures),

@@ -12,6 +12,7 @@
 #include <math.h>
 
 #include "base/bytes.h"
+#include "engine/model.h"
 #include "file/safetensors_write.h"
 #include "kvant/engine.h"
 
@@ -50,9 +51,9 @@ static kvant_model *open_model(const char *path, const char *kv, int window) {
     kvant_load_params_default(&load);
     load.n_threads = 2;
     load.kv.kv = kv;
-    load.kv.max_kv_size = window;
     load.kv.compat_mlx = true; /* what a step of several tokens sees through a window */
     if (kvant_model_open(path, &load, &m, &err) != KVANT_OK) fail_msg("%s", err.message);
+    m->cache.max_kv_size = window; /* the rings are made by hand: mlx-lm makes none for a llama */
     return m;
 }
 

@@ -12,10 +12,11 @@
 #include "engine/kv_config.h"
 
 static int n_warnings;
+static char last_line[256];
 
 static void count_warning(void *user, kvant_log_level level, const char *line) {
     (void)user;
-    (void)line;
+    snprintf(last_line, sizeof last_line, "%s", line);
     n_warnings += level == KVANT_LOG_WARNING;
 }
 
@@ -144,6 +145,29 @@ static void mlx_rules_refuse_5_bits_and_ignore_the_window_with_a_warning(void **
     kvant_set_log(NULL, NULL);
 }
 
+static void a_cache_that_mlx_makes_itself_has_no_window_and_a_sentence_says_so(void **state) {
+    (void)state;
+    kvant_kv_params p = {.max_kv_size = 256, .compat_mlx = true};
+    kvant_cache_config c;
+    kvant_cache_config_default(&c);
+    kvant_set_log(count_warning, NULL);
+    n_warnings = 0;
+    c.max_kv_size = 256;
+    kvant_kv_config_own_cache(&p, "gemma3", &c);
+    assert_int_equal(c.max_kv_size, 0);
+    assert_int_equal(n_warnings, 1);
+    assert_non_null(strstr(last_line, "max_kv_size 256"));
+    assert_non_null(strstr(last_line, "gemma3"));
+    kvant_kv_config_own_cache(&p, "gemma3", &c); /* no window, or none any more: nothing to say */
+    assert_int_equal(n_warnings, 1);
+    p.compat_mlx = false;
+    c.max_kv_size = 256;
+    kvant_kv_config_own_cache(&p, "gemma3", &c);
+    assert_int_equal(c.max_kv_size, 256);
+    assert_int_equal(n_warnings, 1);
+    kvant_set_log(NULL, NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bits_alone_choose_the_best_format_of_that_size),
@@ -152,6 +176,7 @@ int main(void) {
         cmocka_unit_test(contradictions_name_their_fields),
         cmocka_unit_test(a_group_that_does_not_divide_the_head_names_one_that_does),
         cmocka_unit_test(mlx_rules_refuse_5_bits_and_ignore_the_window_with_a_warning),
+        cmocka_unit_test(a_cache_that_mlx_makes_itself_has_no_window_and_a_sentence_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

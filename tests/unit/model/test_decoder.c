@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "file/folder.h"
 #include "model/arch_traits.h"
 #include "model/decoder.h"
 #include "unit/file/gguf_builder.h"
@@ -330,6 +331,37 @@ static void damaged_models_are_survived(void **state) {
     print_message("%d of 750 still loaded\n", n_loaded);
 }
 
+static bool own_cache_of(const char *path) {
+    kvant_gguf *f;
+    kvant_decoder_info info;
+    kvant_error err;
+    if (kvant_model_file_open(path, &f, &err) != KVANT_OK) fail_msg("%s", err.message);
+    if (kvant_decoder_peek(f, &info, &err) != KVANT_OK) fail_msg("%s", err.message);
+    kvant_gguf_close(f);
+    return info.mlx_own_cache;
+}
+
+static void models_whose_cache_mlx_makes_itself_are_known(void **state) {
+    (void)state;
+    static const char *const own[] = {"llama-rope-llama3", "gemma3-window", "gpt-oss-yarn", "olmo2-window"};
+    static const char *const none[] = {"llama-experts", "mistral3-yarn", "qwen2", "qwen3", "qwen3moe", "gemma2-window",
+                                       "phi3-longrope-long", "glm4", "granite", "smollm3", "starcoder2"};
+    static const char *const folder = KVANT_DATA "/mlx/pixtral-f16";
+    char path[1024];
+    for (size_t i = 0; i < sizeof own / sizeof *own + sizeof none / sizeof *none; i++) {
+        bool expected = i < sizeof own / sizeof *own;
+        snprintf(path, sizeof path, "%s/tests/golden/models/%s.gguf", KVANT_SOURCE, expected ? own[i] : none[i - sizeof own / sizeof *own]);
+        if (own_cache_of(path) != expected) fail_msg("%s: expected %s", path, expected ? "a cache of its own" : "none of its own");
+    }
+    FILE *config = fopen(KVANT_DATA "/mlx/pixtral-f16/config.json", "rb");
+    if (config) {
+        fclose(config);
+        assert_false(own_cache_of(folder)); /* its decoder alone is a llama */
+    } else {
+        printf("skipped: %s is not there\n", folder);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_missing_tensor_is_named),
@@ -345,6 +377,7 @@ int main(void) {
         cmocka_unit_test(a_batch_that_does_not_fit_is_undone),
         cmocka_unit_test(fewer_rows_of_logits_have_the_same_bits),
         cmocka_unit_test(damaged_models_are_survived),
+        cmocka_unit_test(models_whose_cache_mlx_makes_itself_are_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
