@@ -9,11 +9,17 @@ laid out: tests/golden/test_page_golden.c.
 
     python3 scripts/decode_page.py [FILE]
 """
+import functools
 import math
 import os
 import re
 import struct
 import sys
+
+try:
+    import xxhash  # for the checksums of calibrations alone
+except ImportError:
+    xxhash = None
 
 DEFAULT = os.path.join(os.path.dirname(__file__), "..", "tests", "golden", "pages", "pages.bin")
 TOKENS, HEADER, EXACT, FAST_PAIRS, MEAN_BLOCK = 64, 64, 4, 8, 16
@@ -25,52 +31,7 @@ def f32(x):
 
 
 def fnv1a(data):
-    h = 0xCBF29CE484222325
-    for byte in data:
-        h = (h ^ byte) * 0x100000001B3 % 2**64
-    return h
-
-
-XXH3_SECRET = bytes.fromhex(
-    "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221"
-    "b8084674f743248ee03590e6813a264c3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8"
-    "a8fa763fe39c343ff9dcbbc7c70b4f1d8a51e04bcdb45931c89f7ec9d9787364eac5ac8334d3ebc3c581a0fffa1363eb"
-    "170ddd51b7f0da49d316552629d4689e2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e"
-)
-
-
-def xxh3_128(data):
-    """XXH3 of 128 bits of more than 240 bytes, most significant byte first."""
-    mask, p32_1, p32_2, p32_3 = 2**64 - 1, 0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D
-    p64 = [0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5]
-    acc = [p32_3, p64[0], p64[1], p64[2], p64[3], p32_2, p64[4], p32_1]
-    size = len(data)
-    assert size > 240
-
-    def add(at, key_at):
-        values, keys = struct.unpack_from("<8Q", data, at), struct.unpack_from("<8Q", XXH3_SECRET, key_at)
-        for i in range(8):
-            key = values[i] ^ keys[i]
-            acc[i ^ 1] = (acc[i ^ 1] + values[i]) & mask
-            acc[i] = (acc[i] + (key & 0xFFFFFFFF) * (key >> 32)) & mask
-
-    for stripe in range((size - 1) // 64):
-        add(64 * stripe, 8 * (stripe % 16))
-        if stripe % 16 == 15:
-            for i, key in enumerate(struct.unpack_from("<8Q", XXH3_SECRET, 128)):
-                acc[i] = (acc[i] ^ acc[i] >> 47 ^ key) * p32_1 & mask
-    add(size - 64, 121)
-
-    def merge(start, key_at):
-        keys = struct.unpack_from("<8Q", XXH3_SECRET, key_at)
-        for i in range(0, 8, 2):
-            product = (acc[i] ^ keys[i]) * (acc[i + 1] ^ keys[i + 1])
-            start = (start + (product & mask ^ product >> 64)) & mask
-        start = (start ^ start >> 37) * 0x165667919E3779F9 & mask
-        return start ^ start >> 32
-
-    low, high = merge(size * p64[0] & mask, 11), merge(~(size * p64[1]) & mask, 117)
-    return struct.pack(">QQ", high, low)
+    return functools.reduce(lambda h, byte: (h ^ byte) * 0x100000001B3 % 2**64, data, 0xCBF29CE484222325)
 
 
 class Format:
@@ -79,6 +40,7 @@ class Format:
         self.family, self.bits, self.minimum, self.group = family, int(bits), last == "1", int(group or 0)
         self.is_rows = family in ("bc", "bz", "i", "lm")
         self.is_own = family in ("bc", "bz", "i")
+        self.block = 16 if self.group == 16 or self.bits == 2 or family == "bz" else 32  # elements that share a book
         self.is_centred = family not in ("f", "affine") and not bare
 
     def zones(self, d):
@@ -110,7 +72,7 @@ class Format:
         return 2 + 2 * self.minimum + 4 * (self.bits == 5) + (32 if self.bits == 8 else 16)
 
     def selectors(self, d):
-        return sum(-(-n // (16 if bits == 2 else 32)) for n, bits in self.zones(d) if self.family in ("bc", "bz"))
+        return sum(-(-n // self.block) for n, _ in self.zones(d) if self.family in ("bc", "bz"))
 
 
 # What a part holds: a vector as it is stored.
@@ -154,9 +116,9 @@ def decode_blocks(part, f, slot, d, _is_key, _):
         codes = block[at + 4 * (f.bits == 5) :]
         for i in range(32):
             if f.bits == 8:
-                out.append(f32(scale * struct.unpack_from("<b", codes, i)[0]))
-                continue
-            code = (codes[i % 16] >> (4 * (i // 16)) & 15) | (mask >> i & 1) << 4
+                code = struct.unpack_from("<b", codes, i)[0] + 128
+            else:
+                code = (codes[i % 16] >> (4 * (i // 16)) & 15) | (mask >> i & 1) << 4
             out.append(f32(scale * code + low) if f.minimum else f32(scale * (code - (1 << (f.bits - 1)))))
     return out
 
@@ -169,18 +131,15 @@ def decode_rows(part, f, slot, d, _is_key, books):
     scale = math.ldexp(f32(2.0 ** ((e - 161) % 8 / 8)), (e - 161) // 8) if e else 0.0
     for n, bits in f.zones(d):
         codes, shift = [0] * n, 0
-        for width in {2: [2], 3: [2, 1], 4: [4], 5: [4, 1], 6: [4, 2], 8: [8]}[bits]:
+        for width in {1: [1], 2: [2], 3: [2, 1], 4: [4], 5: [4, 1], 6: [4, 2], 8: [8]}[bits]:
             bytes_of = part[at + slot * n * width // 8 :]
+            per = 2 * width  # bytes of 16 elements: byte k holds the elements k, k + per, .., or, of one bit, 8 k, 8 k + 1, ..
             for i in range(n):
-                j, half = i % 16, i // 16
-                if width == 1:
-                    code = bytes_of[2 * half + j // 8] >> j % 8 & 1
-                else:
-                    per = 2 * width  # bytes of 16 elements: byte k holds the elements k, k + per, ..
-                    code = bytes_of[per * half + j % per] >> width * (j // per) & ((1 << width) - 1)
-                codes[i] |= code << shift
+                half, j = divmod(i, 16)
+                byte, up = (j // 8, j % 8) if width == 1 else (j % per, width * (j // per))
+                codes[i] |= (bytes_of[per * half + byte] >> up & ((1 << width) - 1)) << shift
             at, shift = at + TOKENS * n * width // 8, shift + width
-        block, _, levels = books.get((bits, 1 if f.family == "lm" else 16), (n, 0, None))
+        block, levels = f.block if n_selector else n, books.get((bits, 1 if f.family == "lm" else 16), (0, None))[1]
         for i, code in enumerate(codes):
             if f.family == "i":
                 level = code - 32 if bits == 6 else code - 256 * (code > 127)
@@ -193,10 +152,9 @@ def decode_rows(part, f, slot, d, _is_key, books):
     return out
 
 
-DECODE = {"f": decode_float, "affine": decode_affine, "q": decode_blocks}
+DECODE = {"f": decode_float, "affine": decode_affine, "q": decode_blocks}  # others: decode_rows
 
 
-# And as it was before.
 def rotate(x):
     """Orthonormal: Walsh-Hadamard over 2^k elements, a discrete Hartley transform across an odd number of those."""
     even = len(x) & -len(x)
@@ -247,7 +205,7 @@ def key_back(x, f, d, model, head, position, books):
         for (places, bits), mean in zip(zones, means):
             ratio = math.sqrt(means[1] / mean) if mean > 0 else 0
             for p in places:
-                gain[p] = (ratio if 1e-3 < ratio < 1e3 else 1.0) * books[bits, 16][1] / books[f.bits, 16][1]
+                gain[p] = (ratio if 1e-3 < ratio < 1e3 else 1.0) * books[bits, 16][0] / books[f.bits, 16][0]
     x = rotate_back(x, f.rotation(d, True))
     out = mean_at(model, head, position) if f.is_centred else [0.0] * d
     for place, i in enumerate(order):
@@ -271,13 +229,13 @@ def read_model(r):
     data = bytes(r.get("%dB" % r.get("I")))
     magic, *dims, zero, _tokens, checksum = struct.unpack_from("<8s16xIIIIQ16s", data)
     assert magic == b"KVCALIB2" and dims == [1, n_head, d] and zero == 0
-    assert checksum == xxh3_128(data[:48] + data[64:]), "checksum of a calibration"
+    if xxhash:
+        assert checksum == xxhash.xxh3_128_digest(data[:48] + data[64:]), "checksum of a calibration"
     x = struct.unpack_from("<%df" % (3 * n_head * d), data, 64)
     rows = [list(x[i : i + d]) for i in range(0, len(x), d)]
     model = {"mean": rows[:n_head], "scale": rows[n_head : 2 * n_head], "energy": rows[2 * n_head :]}
     model.update(d=d, n_head=n_head, interleaved=interleaved, magnitude=magnitude, frequency=frequency)
-    n = r.get("I")
-    model["position"] = r.get("%dI" % n)
+    model["position"] = r.get("%dI" % (n := r.get("I")))
     model["kv"] = [[[r.get("%df" % d) for _ in range(n_head)] for _ in range(n)] for _ in "kv"]
     return model
 
@@ -326,15 +284,15 @@ def main():
     with open(sys.argv[1] if len(sys.argv) > 1 else DEFAULT, "rb") as file:
         r = Reader(file.read())
     assert bytes(r.get("8B")) == b"KVPAGES1"
-    books = {}  # the block, the units of one rms, the levels
+    books = {}  # the units of one rms, the levels
     for _ in range(r.get("I")):
-        bits, n_book, block, units = r.get("3If")
-        books[bits, n_book] = (block, units, r.get("%db" % (n_book << bits)))
+        bits, n_book, units = r.get("2If")
+        books[bits, n_book] = (units, r.get("%db" % (n_book << bits)))
     models = [read_model(r) for _ in range(r.get("I"))]
     counts = [check_record(r, models, books) for _ in range(r.get("I"))]
     assert r.at == len(r.data), "bytes after the last page"
-    n, n_same, n_back = len(counts), sum(c[0] for c in counts), sum(c[1] for c in counts)
-    print("%d pages: %d vectors have the same bits; %d, turned back, agree to 1e-6" % (n, n_same, n_back))
+    sums = [sum(c) for c in zip(*counts)]
+    print("%d pages: %d vectors have the same bits; %d, turned back, agree to 1e-6" % (len(counts), *sums))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Trains the block codebooks of bc2 to bc5 and the scalar quantizers lm2 to lm4; writes src/codec/codebooks.c.
+"""Trains the block codebooks of 1 to 5 bits and the scalar quantizers lm2 to lm4; writes src/codec/codebooks.c.
 
     python3 scripts/make_codebooks.py -o src/codec/codebooks.c      (numpy; a few minutes on one core; figures on stderr)
 
@@ -29,6 +29,7 @@ GRID = np.arange(-127, 128)
 D = 128
 # name, bits, block, books, int8 units per rms, half the span of the factors in training, noise to stay below
 SETS = [
+    ("bc1", 1, 16, 16, 56.0, 0.10, 0.30000),
     ("bc2", 2, 16, 16, 46.0, 0.10, 0.07266),
     ("bc3", 3, 32, 16, 40.0, 0.09, 0.02251),
     ("bc4", 4, 32, 16, 36.0, 0.07, 0.00569),
@@ -161,7 +162,7 @@ def write(out, sets):
             symbol += "[0]"
         else:
             line(f"const int8_t {symbol}[{1 << bits}] = {{{text[0]}}};\n")
-        rows.append(f"    {{{bits}, {block}, {len(levels)}, {symbol}, {units:.3f}f}},")
+        rows.append(f"    {{{bits}, {len(levels)}, {symbol}, {units:.3f}f}},")
     line("\n".join(["static const kvant_book_set sets[] = {", *rows, "};\n"]))
     line("const kvant_book_set *kvant_book_set_find(int bits, int n_book) {")
     line("    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)")

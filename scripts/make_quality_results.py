@@ -21,17 +21,19 @@ ROOT = os.path.dirname(HERE)
 RESULTS = os.path.join(ROOT, "tests", "quality", "results.csv")
 PICTURE = os.path.join(ROOT, "docs", "quality.svg")
 
-SUITE = ["i8", "i6", "bc5", "bc5/bc4", "bc4", "bz4/bc4", "bc4/bc3", "bz3/bc3", "bz3/bc2", "bc2",
+SUITE = ["i8", "i6", "bc5", "bc5/bc4:16", "bc4:16", "bc4", "bz4/bc4:16", "bz4/bc4", "bc4/bc3", "bz3/bc3:16", "bz3/bc2", "bz2/bc2", "bc2",
          "q8_0.bare", "q5_1.bare", "q4_0.bare", "affine8:64", "affine6:64", "affine4:64"]
-SHORT = ["i8", "bc5/bc4", "bc4", "bz4/bc4", "bz3/bc3", "bc2", "q8_0.bare", "q5_1.bare", "q4_0.bare", "affine4:64"]
-LARGE = ["i8", "bc5/bc4", "bc4", "bz4/bc4", "bz3/bc3", "q8_0.bare", "q4_0.bare", "affine4:64"]
+SHORT = ["i8", "bc5/bc4:16", "bc4", "bz4/bc4:16", "bz4/bc4", "bz3/bc3:16", "bz2/bc2", "bc2", "q8_0.bare", "q5_1.bare", "q4_0.bare",
+         "affine4:64"]
+LARGE = ["i8", "bc5/bc4:16", "bc4", "bz4/bc4:16", "bz4/bc4", "bz3/bc3:16", "bz2/bc2", "q8_0.bare", "q4_0.bare", "affine4:64"]
+LONG = ["i8", "bc5/bc4:16", "bz4/bc4", "bz3/bc3:16", "q4_0.bare", "affine4:64"]
 
 # Formats and scored tokens for each context: the large models would take hours with all of them.
 MODELS = {
     "smollm2-135m": {512: (SHORT, 2048), 2048: (SUITE, 8192), 8192: (SHORT, 8192)},
     "gemma3-270m": {512: (SHORT, 2048), 2048: (SHORT, 8192), 8192: (SHORT, 8192)},
     "qwen25-coder-0.5b": {512: (SHORT, 2048), 2048: (SHORT, 8192), 8192: (SHORT, 8192)},
-    "qwen25-coder-1.5b": {512: (LARGE, 2048), 2048: (LARGE, 2048), 8192: (LARGE, 8192)},
+    "qwen25-coder-1.5b": {512: (LARGE, 2048), 2048: (LARGE, 2048), 8192: (LONG, 8192)},
 }
 PASSKEY = {512: 8}  # prompts; longer ones are beyond these models
 FIELDS = ["model", "context", "kv", "bits", "kl_mean", "kl_se", "kl_p999", "top1", "ppl", "tokens", "passkey", "passkey_prompts"]

@@ -21,7 +21,7 @@
 #include "options.h"
 #include "report.h"
 
-#define DEFAULT_KV "f16,i8,bc5,bc4,bc4.bare,bz4/bc4,affine4:64,bc3,bc2"
+#define DEFAULT_KV "f16,i8,bc5,bc4,bc4.bare,bc4:16,bz4/bc4,affine4:64,bc3,bc2"
 #define MAX_REPS 99
 #define MAX_DIMS 8
 #define HEAD_DIM_MAX 512 /* that may be typed; each format says what it can store */

@@ -19,7 +19,7 @@
 
 /* The standard set of rows. */
 #define EVAL_SUITE                                                                                                               \
-    "i8,i6,bc5,bc5/bc4,bc4,bz4/bc4,bc4/bc3,bc3,bz3/bc3,bz3/bc2,bc2,"                                                             \
+    "i8,i6,bc5,bc5/bc4:16,bc4:16,bc4,bz4/bc4:16,bz4/bc4,bc4/bc3,bc3,bz3/bc3:16,bz3/bc2,bz2/bc2,bc2,"                              \
     "q8_0.bare,q5_1.bare,q4_0.bare,lm4,affine8:64,affine6:64,affine4:64,affine3:64"
 #define EVAL_CONTEXT 2048
 #define EVAL_TOKENS 8192

@@ -83,24 +83,27 @@ typedef enum kvant_codec_id {
     KVANT_CODEC_BOOK = 3,   /* bc2..bc5: each block of a rotated vector uses the best of 16 codebooks */
     KVANT_CODEC_INT = 4,    /* i6, i8: integers with one scale a rotated vector */
     KVANT_CODEC_LLOYD = 5,  /* lm2..lm4: one Lloyd-Max codebook and one scale a rotated vector (TurboQuant's first stage) */
-    KVANT_CODEC_ZONE = 7,   /* bz3, bz4: K only; bc, with a bit more for the elements that matter most and one less for the least */
+    KVANT_CODEC_ZONE = 7,   /* bz2..bz4: K only; bc, with a bit more for the elements that matter most and one less for the least */
     KVANT_CODEC_GGML = 6    /* q8_0, q5_1, q5_0, q4_1, q4_0: llama.cpp's blocks of 32, with its rotation */
 } kvant_codec_id;
 
 /* How one vector of head_dim elements is stored. Fields are 0 where the codec has none. */
 typedef struct kvant_format {
     kvant_codec_id codec;
-    int bits;  /* affine (both): 2, 3, 4, 5, 6, 8; bc: 2..5; bz: 3, 4; i: 6, 8; lm: 2..4; q: 4, 5, 8 */
-    int group; /* affine (both): 32, 64, 128 elements that share a scale and a bias; q: 0 or 1, the last digit of its name */
+    int bits;  /* affine (both): 2, 3, 4, 5, 6, 8; bc: 2..5; bz: 2..4; i: 6, 8; lm: 2..4; q: 4, 5, 8 */
+    int group; /* affine (both): 32, 64, 128 elements that share a scale and a bias; q: 0 or 1, the last digit of its name;
+                  bc of 3 to 5 bits: 16 elements that share a codebook, or 0, which is 32 */
     bool bare; /* K only: keys are stored as they are, without subtracting their rotating mean */
 } kvant_format;
 
 #define KVANT_FORMAT_NAME_MAX 32
 
-/* One format by its name: "f16", "f32", "affine4:64" ("affine4" means group 64), "affine4:64.f32", "bc4", "i8", "lm4", "q4_0".
+/* One format by its name: "f16", "f32", "affine4:64" ("affine4" means group 64), "affine4:64.f32", "bc4", "bc4:16", "i8", "lm4",
+ * "q4_0".
  * ".bare" after the name of a format of K turns centring off ("bc4.bare"). KVANT_EINVAL with the list of what exists. */
 kvant_status kvant_format_parse(const char *name, kvant_format *out, kvant_error *err);
-/* A pair "K/V", one name for both, or a preset: "lossless" (i8/i8), "balanced" (bc5/bc4), "small" (bz4/bc4), "tiny" (bz3/bc3). */
+/* A pair "K/V", one name for both, or a preset: "lossless" (i8/i8), "balanced" (bc5/bc4:16), "small" (bz4/bc4),
+ * "tiny" (bz3/bc3:16). */
 kvant_status kvant_format_parse_pair(const char *name, kvant_format *k, kvant_format *v, kvant_error *err);
 /* The presets, best quality first: a name and the pair it stands for. */
 typedef struct kvant_preset {

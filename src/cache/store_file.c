@@ -13,7 +13,7 @@
 #include "cache/store.h"
 
 #define MAGIC "KVPREFIX"
-#define VERSION 1
+#define VERSION 2
 #define FIXED 448
 #define ROW 64
 #define CHECKSUM_AT 400

@@ -5,8 +5,8 @@
 #include <math.h>
 #include <stdatomic.h>
 
-#define BITS_MIN 2
-#define N_WIDTHS 4
+#define BITS_MIN 1
+#define N_WIDTHS 5
 
 enum { NOT_BUILT, BEING_BUILT, BUILT };
 static kvant_book_search tables[2][N_WIDTHS]; /* of 16 books, and of one */

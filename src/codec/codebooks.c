@@ -3,6 +3,7 @@
  *
  * Noise relative to the signal, for vectors of 128 unit Gaussian elements, three scales, by least squares (codec_levels.c
  * stores a byte in steps of an eighth of an octave, 1 to 2 % more noise and 8 bits less):
+ *   bc1  1.375 bits  0.293299  5.33 dB
  *   bc2  2.375 bits  0.070994  11.49 dB
  *   bc3  3.250 bits  0.021151  16.75 dB
  *   bc4  4.250 bits  0.005205  22.84 dB
@@ -14,6 +15,25 @@
 #include "codec/codebooks.h"
 
 #include <stddef.h>
+
+const int8_t kvant_books1[16][2] = {
+    {-103, 8},
+    {-90, 26},
+    {-66, 12},
+    {-63, 28},
+    {-74, 43},
+    {-43, 24},
+    {-50, 38},
+    {-58, 56},
+    {-42, 50},
+    {-30, 39},
+    {-44, 73},
+    {-30, 59},
+    {-16, 56},
+    {-27, 82},
+    {-7, 80},
+    {-15, 113},
+};
 
 const int8_t kvant_books2[16][4] = {
     {-113, -50, -7, 37},
@@ -114,13 +134,14 @@ const int8_t kvant_lloyd3[8] = {-103, -63, -35, -11, 12, 36, 64, 103};
 const int8_t kvant_lloyd4[16] = {-106, -80, -62, -48, -36, -25, -14, -4, 6, 16, 27, 38, 50, 64, 81, 107};
 
 static const kvant_book_set sets[] = {
-    {2, 16, 16, kvant_books2[0], 45.545f},
-    {3, 32, 16, kvant_books3[0], 40.404f},
-    {4, 32, 16, kvant_books4[0], 36.364f},
-    {5, 32, 16, kvant_books5[0], 34.021f},
-    {2, 32, 1, kvant_lloyd2, 58.824f},
-    {3, 32, 1, kvant_lloyd3, 47.059f},
-    {4, 32, 1, kvant_lloyd4, 40.816f},
+    {1, 16, kvant_books1[0], 53.333f},
+    {2, 16, kvant_books2[0], 45.545f},
+    {3, 16, kvant_books3[0], 40.404f},
+    {4, 16, kvant_books4[0], 36.364f},
+    {5, 16, kvant_books5[0], 34.021f},
+    {2, 1, kvant_lloyd2, 58.824f},
+    {3, 1, kvant_lloyd3, 47.059f},
+    {4, 1, kvant_lloyd4, 40.816f},
 };
 
 const kvant_book_set *kvant_book_set_find(int bits, int n_book) {

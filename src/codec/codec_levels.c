@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* codec_levels.c: Kvant's own formats: a vector is rotated to look Gaussian, and stored as codes of int8 levels with one scale.
  *
- *   bc2..bc5  each block of 32 elements (16 at 2 bits) uses the best of 16 codebooks, named by a 4-bit selector
- *   bz3, bz4  the same for keys, whose elements the cache has put in the order of their energies: a quarter of them gets a bit
+ *   bc2..bc5  each block of 32 elements (16 at 2 bits, or where the format says so) uses the best of 16 codebooks, named by a
+ *             4-bit selector
+ *   bz2..bz4  the same in blocks of 16 for keys, whose elements the cache has put in the order of their energies: a quarter of them gets a bit
  *             more, a quarter a bit less
  *   i6, i8    integers
  *   lm2..lm4  one Lloyd-Max codebook (the first stage of TurboQuant, https://arxiv.org/abs/2504.19874), for comparison
@@ -63,15 +64,16 @@ static size_t place_zone(level_zone *z, size_t at) {
     z->plane2 = at;
     if (z->bits == 2 || z->bits == 3 || z->bits == 6) at += TOKENS * d / 4;
     z->plane1 = at;
-    if (z->bits == 3 || z->bits == 5) at += TOKENS * d / 8;
+    if (z->bits % 2 == 1) at += TOKENS * d / 8;
     z->end = at;
     return at;
 }
 
-/* The block of books_of(f, bits), without looking for the set: this is asked for every page. */
-static int block_of(const kvant_format *f, int bits, int head_dim) {
+/* Elements that share a book. The books are trained for 16 elements up to 2 bits and for 32 above, where they are as good for 16. */
+static int block_of(const kvant_format *f, int head_dim) {
     if (!has_books(f)) return head_dim;
-    return bits == 2 && f->codec != KVANT_CODEC_LLOYD ? HALF : 2 * HALF;
+    if (f->codec == KVANT_CODEC_LLOYD) return 2 * HALF;
+    return f->group == HALF || f->bits == 2 || f->codec == KVANT_CODEC_ZONE ? HALF : 2 * HALF;
 }
 
 /* The zones that are not used stay as they are. */
@@ -86,7 +88,7 @@ static void lay_out(const kvant_format *f, int head_dim, level_layout *l) {
         z->first = first;
         z->d = zone_size(f, head_dim, i);
         z->bits = zone_bits(f, i);
-        z->block = block_of(f, z->bits, head_dim);
+        z->block = block_of(f, head_dim);
         z->selector = l->n_selector;
         if (selects) l->n_selector += z->block == HALF ? z->d / HALF : (z->d + HALF) / (2 * HALF);
         at = place_zone(z, at);
@@ -187,6 +189,9 @@ static kvant_level_rows rows_of(const kvant_part *part, const level_zone *z, con
 
 static void expand_rows(int bits, int8_t *levels, const kvant_level_rows *rows, const kvant_kernels *k) {
     switch (bits) {
+    case 1:
+        k->levels1(levels, rows);
+        break;
     case 2:
         k->levels2(levels, rows);
         break;

@@ -5,9 +5,9 @@
 
 #include "codec/codec.h"
 
-#define KNOWN                                                                                                                    \
-    "lossless, balanced, small, tiny; bc2, bc3, bc4, bc5, bz3, bz4, i6, i8; f16, f32; affineB:G with B of 2, 3, 4, 5, 6, 8 and " \
-    "G of 32, 64, 128 (affine4 is affine4:64; affine4:64.f32 has float32 scales); "                                              \
+#define KNOWN                                                                                                                   \
+    "lossless, balanced, small, tiny; bc2, bc3, bc4, bc5, bc3:16, bc4:16, bc5:16, bz2, bz3, bz4, i6, i8; f16, f32; affineB:G "     \
+    "with B of 2, 3, 4, 5, 6, 8 and G of 32, 64, 128 (affine4 is affine4:64; affine4:64.f32 has float32 scales); "                 \
     "q8_0, q5_1, q5_0, q4_1, q4_0; lm2, lm3, lm4; keys not centred with .bare (q4_0.bare)"
 
 /* The number at *text, or -1 when there is none or it is longer than three digits. */
@@ -44,15 +44,17 @@ static bool parse_affine(const char *name, kvant_format *out) {
 static const struct {
     const char *name;
     kvant_format format;
-} fixed[] = {{"f16", {KVANT_CODEC_F16, 0, 0, false}},   {"f32", {KVANT_CODEC_F32, 0, 0, false}},
-             {"bc2", {KVANT_CODEC_BOOK, 2, 0, false}},  {"bc3", {KVANT_CODEC_BOOK, 3, 0, false}},
-             {"bc4", {KVANT_CODEC_BOOK, 4, 0, false}},  {"bc5", {KVANT_CODEC_BOOK, 5, 0, false}},
-             {"bz3", {KVANT_CODEC_ZONE, 3, 0, false}},  {"bz4", {KVANT_CODEC_ZONE, 4, 0, false}},
-             {"i6", {KVANT_CODEC_INT, 6, 0, false}},    {"i8", {KVANT_CODEC_INT, 8, 0, false}},
-             {"lm2", {KVANT_CODEC_LLOYD, 2, 0, false}}, {"lm3", {KVANT_CODEC_LLOYD, 3, 0, false}},
-             {"lm4", {KVANT_CODEC_LLOYD, 4, 0, false}}, {"q8_0", {KVANT_CODEC_GGML, 8, 0, false}},
-             {"q5_1", {KVANT_CODEC_GGML, 5, 1, false}}, {"q5_0", {KVANT_CODEC_GGML, 5, 0, false}},
-             {"q4_1", {KVANT_CODEC_GGML, 4, 1, false}}, {"q4_0", {KVANT_CODEC_GGML, 4, 0, false}}};
+} fixed[] = {{"f16", {KVANT_CODEC_F16, 0, 0, false}},      {"f32", {KVANT_CODEC_F32, 0, 0, false}},
+             {"bc2", {KVANT_CODEC_BOOK, 2, 0, false}},     {"bc3", {KVANT_CODEC_BOOK, 3, 0, false}},
+             {"bc4", {KVANT_CODEC_BOOK, 4, 0, false}},     {"bc5", {KVANT_CODEC_BOOK, 5, 0, false}},
+             {"bc3:16", {KVANT_CODEC_BOOK, 3, 16, false}}, {"bc4:16", {KVANT_CODEC_BOOK, 4, 16, false}},
+             {"bc5:16", {KVANT_CODEC_BOOK, 5, 16, false}}, {"bz2", {KVANT_CODEC_ZONE, 2, 0, false}},
+             {"bz3", {KVANT_CODEC_ZONE, 3, 0, false}},     {"bz4", {KVANT_CODEC_ZONE, 4, 0, false}},
+             {"i6", {KVANT_CODEC_INT, 6, 0, false}},       {"i8", {KVANT_CODEC_INT, 8, 0, false}},
+             {"lm2", {KVANT_CODEC_LLOYD, 2, 0, false}},    {"lm3", {KVANT_CODEC_LLOYD, 3, 0, false}},
+             {"lm4", {KVANT_CODEC_LLOYD, 4, 0, false}},    {"q8_0", {KVANT_CODEC_GGML, 8, 0, false}},
+             {"q5_1", {KVANT_CODEC_GGML, 5, 1, false}},    {"q5_0", {KVANT_CODEC_GGML, 5, 0, false}},
+             {"q4_1", {KVANT_CODEC_GGML, 4, 1, false}},    {"q4_0", {KVANT_CODEC_GGML, 4, 0, false}}};
 #define N_FIXED (sizeof fixed / sizeof fixed[0])
 
 static bool parse_fixed(const char *name, kvant_format *out) {
@@ -75,14 +77,14 @@ kvant_status kvant_format_parse(const char *name, kvant_format *out, kvant_error
 }
 
 static const kvant_preset presets[KVANT_PRESETS] = {
-    {"lossless", "i8/i8"}, {"balanced", "bc5/bc4"}, {"small", "bz4/bc4"}, {"tiny", "bz3/bc3"}};
+    {"lossless", "i8/i8"}, {"balanced", "bc5/bc4:16"}, {"small", "bz4/bc4"}, {"tiny", "bz3/bc3:16"}};
 
 const kvant_preset *kvant_preset_at(int index) { return index >= 0 && index < KVANT_PRESETS ? &presets[index] : NULL; }
 
 kvant_status kvant_format_for_bits(int bits, int head_dim, kvant_format *k, kvant_format *v) {
     if (bits < 2 || bits > 8 || bits == 7) return KVANT_EINVAL;
     kvant_format f = {bits > 5 ? KVANT_CODEC_INT : KVANT_CODEC_BOOK, bits, 0, false};
-    bool zones = (bits == 3 || bits == 4) && (head_dim == 0 || head_dim >= 64);
+    bool zones = bits <= 4 && (head_dim == 0 || head_dim >= 64);
     if (v) *v = f;
     if (k) *k = f;
     if (k && zones) k->codec = KVANT_CODEC_ZONE;

@@ -47,6 +47,8 @@ static void levels_of_books(int8_t *levels, const kvant_level_rows *r, int bits)
             *levels++ = r->books[(book_at(r, row, i) << bits) + code_at(r, row, i)];
 }
 
+static void ref_levels1(int8_t *levels, const kvant_level_rows *r) { levels_of_books(levels, r, 1); }
+
 static void ref_levels2(int8_t *levels, const kvant_level_rows *r) { levels_of_books(levels, r, 2); }
 
 static void ref_levels3(int8_t *levels, const kvant_level_rows *r) { levels_of_books(levels, r, 3); }
@@ -193,6 +195,7 @@ static uint32_t ref_search_books(uint8_t *book, const uint16_t (*errors)[KVANT_B
 }
 
 void kvant_kernels_set_ref_levels(kvant_kernels *k) {
+    k->levels1 = ref_levels1;
     k->levels2 = ref_levels2;
     k->levels3 = ref_levels3;
     k->levels4 = ref_levels4;

@@ -72,8 +72,8 @@ typedef struct kvant_product_f32 {
  *   plane2  4 bytes: byte j, bits 2m..2m+1 = element 4m + j: the next two bits
  *   plane1  2 bytes, a little-endian 16-bit number: bit j = element j: the highest bit
  * so that a row of plane4 has d/2 bytes, of plane2 d/4, of plane1 d/8; rows lie one after another. The widths:
- *   2 bits: plane2. 3: plane2, plane1. 4: plane4. 5: plane4, plane1. 6: plane4, plane2. 8: one byte an element, code - 128.
- * A *level* is the int8 that a code stands for: books[book][code] at 2 to 5 bits, code - 32 at 6. A block of `block` elements
+ *   1 bit: plane1. 2: plane2. 3: plane2, plane1. 4: plane4. 5: plane4, plane1. 6: plane4, plane2. 8: one byte an element, code - 128.
+ * A *level* is the int8 that a code stands for: books[book][code] at 1 to 5 bits, code - 32 at 6. A block of `block` elements
  * (16 or 32; the last one of a row may be half as long) uses one of 16 books; its number, the selector, is 4 bits: row after row
  * of (blocks + 1) / 2 bytes, the low nibble first. selectors NULL: book 0. */
 typedef struct kvant_level_rows {
@@ -157,7 +157,7 @@ typedef struct kvant_mean_scores {
  *   an infinity makes the scale infinite, a NaN is quantized as 127.
  * weigh_q8: quantize_q8 of w[i] = x[i] * a[i]; returns dot_f32 of x and b. For weights of tokens times the scales and biases of V.
  * f16_to_f32, f32_to_f16: rows, as base/half.h.
- * levels2, levels3, levels4, levels5, levels6: rows of codes -> levels [n][d].
+ * levels1, levels2, levels3, levels4, levels5, levels6: rows of codes -> levels [n][d].
  * level_scales: 64 bytes e -> 2^((e - 161) / 8), and 0 for 0.
  * score_rows4: levels4, to `room` [64][d] if need be, then score_bytes with them (p->levels is not read). Few queries meet levels
  *   as they come from the codes.
@@ -202,6 +202,7 @@ typedef struct kvant_mean_scores {
     KERNEL(void, quantize_q8, (int8_t * q, float *scale, int16_t *sum, const float *x, int n))                          \
     KERNEL(float, weigh_q8,                                                                                             \
            (int8_t * q, float *scale, int16_t *sum, const float *x, const float *a, const float *b, int n))             \
+    KERNEL(void, levels1, (int8_t * levels, const kvant_level_rows *rows))                                              \
     KERNEL(void, levels2, (int8_t * levels, const kvant_level_rows *rows))                                              \
     KERNEL(void, levels3, (int8_t * levels, const kvant_level_rows *rows))                                              \
     KERNEL(void, levels4, (int8_t * levels, const kvant_level_rows *rows))                                              \

@@ -69,6 +69,10 @@ static const struct {
              {"bc5/bc5", "012", false, false},
              {"bz3/bc3", "012", false, false},
              {"bz4/bc4", "012", false, false},
+             {"bz2/bc2", "012", false, false},
+             {"bc3:16/bc3:16", "012", false, false},
+             {"bc4:16/bc4:16", "012", false, false},
+             {"bc5:16/bc5:16", "012", false, false},
              {"i6/i6", "012", false, false},
              {"i8/i8", "012", false, false},
              {"lm2/lm2", "012", false, false},
@@ -265,10 +269,9 @@ static uint8_t file_bytes[FILE_MAX];
 static void read_sets(buffer *b) {
     uint32_t n = get_u32(b);
     for (uint32_t i = 0; i < n; i++) {
-        int bits = (int)get_u32(b), n_book = (int)get_u32(b), block = (int)get_u32(b);
+        int bits = (int)get_u32(b), n_book = (int)get_u32(b);
         const kvant_book_set *set = kvant_book_set_find(bits, n_book);
         assert_non_null(set);
-        assert_int_equal(set->block, block);
         assert_true(set->units == get_f32(b));
         size_t size = (size_t)n_book << bits;
         assert_memory_equal(set->levels, take(b, size), size);
@@ -534,13 +537,12 @@ static void make_model(int index, buffer *b) {
 }
 
 static void put_sets(buffer *b) {
-    put_u32(b, 7);
-    for (int i = 0; i < 7; i++) {
-        const kvant_book_set *set = i < 4 ? kvant_book_set_find(2 + i, 16) : kvant_book_set_find(i - 2, 1);
+    put_u32(b, 8);
+    for (int i = 0; i < 8; i++) {
+        const kvant_book_set *set = i < 5 ? kvant_book_set_find(1 + i, 16) : kvant_book_set_find(i - 3, 1);
         size_t size = (size_t)set->n_book << set->bits;
         put_u32(b, (uint32_t)set->bits);
         put_u32(b, (uint32_t)set->n_book);
-        put_u32(b, (uint32_t)set->block);
         put_floats(b, &set->units, 1);
         memcpy(take(b, size), set->levels, size);
     }

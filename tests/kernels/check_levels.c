@@ -60,7 +60,7 @@ static void check_rows(levels_fn ref, levels_fn got, int bits, int d, int n, int
     if (bits >= 4) rows.plane4 = pack_plane(SLOT_TILE, codes, total, 4, 0);
     if (bits == 2 || bits == 3) rows.plane2 = pack_plane(SLOT_X, codes, total, 2, 0);
     if (bits == 6) rows.plane2 = pack_plane(SLOT_X, codes, total, 2, 4);
-    if (bits == 3 || bits == 5) rows.plane1 = pack_plane(SLOT_X_SUM, codes, total, 1, bits - 1);
+    if (bits % 2 == 1) rows.plane1 = pack_plane(SLOT_X_SUM, codes, total, 1, bits - 1);
     if (has_selectors) rows.selectors = guarded_random(SLOT_X_SCALE, (size_t)(n * selector_bytes));
     if (bits < 6) rows.books = guarded_random(SLOT_SCALE, (size_t)((has_selectors ? 16 : 1) * n_code));
     for (int i = 0; i < total; i++) {
@@ -87,6 +87,7 @@ static void check_levels(levels_fn ref, levels_fn got, int bits) {
         check_rows(ref, got, bits, n % 2 ? 80 : 96, n, 32, bits != 6);
 }
 
+void check_levels1(const kvant_kernels *ref, const kvant_kernels *k) { check_levels(ref->levels1, k->levels1, 1); }
 void check_levels2(const kvant_kernels *ref, const kvant_kernels *k) { check_levels(ref->levels2, k->levels2, 2); }
 void check_levels3(const kvant_kernels *ref, const kvant_kernels *k) { check_levels(ref->levels3, k->levels3, 3); }
 void check_levels4(const kvant_kernels *ref, const kvant_kernels *k) { check_levels(ref->levels4, k->levels4, 4); }

@@ -264,39 +264,59 @@ AVX2_INLINE void order_query(int8_t *to, const int8_t *q, size_t d) {
 }
 
 typedef struct code_rows {
-    const uint8_t *codes, *selectors; /* [64][d / 2], [64][d / 64] */
+    const uint8_t *codes, *selectors; /* [64][d / 2], [64][d / 2 / block] */
     size_t d;
     _Alignas(32) int8_t books[256]; /* plus 128 */
     _Alignas(32) int8_t q[FEW_COLUMNS][MAX_D];
     int32_t too_much[FEW_COLUMNS];
 } code_rows;
 
-AVX2_INLINE void score_8_code_rows(const kvant_score_bytes *p, const code_rows *t, int r, int rows, int columns) {
-    const size_t d = t->d, n_byte = d / TWO_BLOCKS;
-    const uint8_t *codes = t->codes + (size_t)r * (d / 2), *selectors = t->selectors + (size_t)r * n_byte;
+/* u[0], u[1]: levels of two blocks of 32, plus 128, in the order of order_query. */
+AVX2_INLINE void levels_of_blocks(__m256i u[2], const code_rows *t, const uint8_t *codes, size_t selectors) {
     const __m256i nibble = _mm256_set1_epi8(15);
+    const __m128i *one = (const __m128i *)(t->books + (selectors << 4 & 0xF0)), *two = (const __m128i *)(t->books + (selectors & 0xF0));
+    __m256i table = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(one)), _mm_loadu_si128(two), 1);
+    __m256i both = _mm256_loadu_si256((const __m256i *)codes);
+    u[0] = _mm256_shuffle_epi8(table, _mm256_and_si256(both, nibble));
+    u[1] = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble));
+}
+
+/* The same of four blocks of 16, each with its book, in their own order. */
+AVX2_INLINE void levels_of_halves(__m256i u[2], const code_rows *t, const uint8_t *codes, const uint8_t *selectors) {
+    UNROLL for (size_t h = 0; h < 2; h++) {
+        const size_t s = selectors[h];
+        const __m128i *one = (const __m128i *)(t->books + (s << 4 & 0xF0)), *two = (const __m128i *)(t->books + (s & 0xF0));
+        __m256i table = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(one)), _mm_loadu_si128(two), 1);
+        __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(codes + HALF * h)));
+        __m256i split = _mm256_castpd_si256(_mm256_permute_pd(_mm256_castsi256_pd(both), 12));
+        __m256i code = _mm256_srlv_epi64(split, _mm256_setr_epi64x(0, 4, 0, 4));
+        u[h] = _mm256_shuffle_epi8(table, _mm256_and_si256(code, _mm256_set1_epi8(15)));
+    }
+}
+
+AVX2_INLINE void score_8_code_rows(const kvant_score_bytes *p, const code_rows *t, int r, int block, int rows, int columns) {
+    const size_t d = t->d, n_step = d / TWO_BLOCKS, n_byte = d / (size_t)block / 2, a_step = TWO_BLOCKS / (size_t)block / 2;
+    const uint8_t *codes = t->codes + (size_t)r * (d / 2), *selectors = t->selectors + (size_t)r * n_byte;
     __m256i v[FEW_COLUMNS][8]; /* [column][row] */
     for (int first = 0; first < 8; first += rows) {
         __m256i sum[FEW_COLUMNS][8];
         UNROLL for (int j = 0; j < columns; j++)
             UNROLL for (int i = 0; i < rows; i++) sum[j][i] = _mm256_setzero_si256();
-        for (size_t k = 0; k < n_byte; k++) {
-            __m256i u[2][8];
+        for (size_t k = 0; k < n_step; k++) {
+            __m256i u[8][2];
             UNROLL for (int i = 0; i < rows; i++) {
-                const size_t s = selectors[(size_t)i * n_byte + k];
-                const __m128i *one = (const __m128i *)(t->books + (s << 4 & 0xF0));
-                const __m128i *two = (const __m128i *)(t->books + (s & 0xF0));
-                __m256i table = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(one)), _mm_loadu_si128(two), 1);
-                __m256i both = _mm256_loadu_si256((const __m256i *)(codes + (size_t)i * (d / 2) + STEP * k));
-                u[0][i] = _mm256_shuffle_epi8(table, _mm256_and_si256(both, nibble));
-                u[1][i] = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble));
+                const uint8_t *row = codes + (size_t)i * (d / 2) + STEP * k, *s = selectors + (size_t)i * n_byte + a_step * k;
+                if (block == HALF)
+                    levels_of_halves(u[i], t, row, s);
+                else
+                    levels_of_blocks(u[i], t, row, *s);
             }
             UNROLL for (int h = 0; h < 2; h++)
                 UNROLL for (int j = 0; j < columns; j++) {
                     __m256i x = _mm256_loadu_si256((const __m256i *)(t->q[j] + TWO_BLOCKS * k + STEP * (size_t)h));
                     IN_THIS_ORDER(x); /* one load for all rows */
                     UNROLL for (int i = 0; i < rows; i++) {
-                        sum[j][i] = _mm256_add_epi32(sum[j][i], products_of(u[h][i], x));
+                        sum[j][i] = _mm256_add_epi32(sum[j][i], products_of(u[i][h], x));
                         IN_THIS_ORDER(sum[j][i]);
                     }
                 }
@@ -309,9 +329,26 @@ AVX2_INLINE void score_8_code_rows(const kvant_score_bytes *p, const code_rows *
     UNROLL for (int j = 0; j < columns; j++) store_scores(p, t->too_much, j, r, add_lanes_of_8(v[j]));
 }
 
+AVX2_INLINE void score_code_rows(const kvant_score_bytes *p, const code_rows *t, int block) {
+    for (int r = 0; r < ROWS; r += 8) {
+        prefetch_part(p->next, p->next_bytes, (size_t)r / 8, ROWS / 8);
+        switch (p->n) {
+        case 5: score_8_code_rows(p, t, r, block, 2, 5); break;
+        case 4: score_8_code_rows(p, t, r, block, 2, 4); break;
+        case 3: score_8_code_rows(p, t, r, block, 2, 3); break;
+        case 2: score_8_code_rows(p, t, r, block, 2, 2); break;
+        case 1: score_8_code_rows(p, t, r, block, 4, 1); break;
+        default: break;
+        }
+    }
+}
+
+AVX2 static void score_blocks_of_32(const kvant_score_bytes *p, const code_rows *t) { score_code_rows(p, t, 2 * HALF); }
+AVX2 static void score_blocks_of_16(const kvant_score_bytes *p, const code_rows *t) { score_code_rows(p, t, HALF); }
+
 AVX2 static void avx2_score_rows4(int8_t *room, const kvant_level_rows *rows, const kvant_score_bytes *p) {
     const size_t d = (size_t)p->d;
-    if (!rows->selectors || rows->block != 2 * HALF || d % TWO_BLOCKS || p->n > FEW_COLUMNS) {
+    if (!rows->selectors || d % TWO_BLOCKS || p->n > FEW_COLUMNS) {
         kvant_score_bytes args = *p;
         args.levels = room;
         kvant_kernels_avx2_levels4(room, rows);
@@ -326,18 +363,14 @@ AVX2 static void avx2_score_rows4(int8_t *room, const kvant_level_rows *rows, co
         _mm256_storeu_si256((__m256i *)(t.books + i), plus_128(load_bytes(rows->books + i, false)));
     sum_queries(t.too_much, p);
     for (int c = 0; c < p->n; c++)
-        order_query(t.q[c], p->q + (size_t)c * d, d);
-    for (int r = 0; r < ROWS; r += 8) {
-        prefetch_part(p->next, p->next_bytes, (size_t)r / 8, ROWS / 8);
-        switch (p->n) {
-        case 5: score_8_code_rows(p, &t, r, 2, 5); break;
-        case 4: score_8_code_rows(p, &t, r, 2, 4); break;
-        case 3: score_8_code_rows(p, &t, r, 2, 3); break;
-        case 2: score_8_code_rows(p, &t, r, 2, 2); break;
-        case 1: score_8_code_rows(p, &t, r, 4, 1); break;
-        default: break;
-        }
-    }
+        if (rows->block == HALF)
+            memcpy(t.q[c], p->q + (size_t)c * d, d);
+        else
+            order_query(t.q[c], p->q + (size_t)c * d, d);
+    if (rows->block == HALF)
+        score_blocks_of_16(p, &t);
+    else
+        score_blocks_of_32(p, &t);
 }
 
 void kvant_kernels_set_avx2_bytes(kvant_kernels *k) {

@@ -41,6 +41,7 @@ AVX2_INLINE __m256i broadcast_128(const void *p) { return _mm256_broadcastsi128_
 
 /* Both 128-bit lanes hold 16 entries of a book, which vpshufb indexes; a book of fewer entries is repeated. part: which 16. */
 AVX2_INLINE __m256i book_table(const int8_t *book, int bits, int part) {
+    if (bits == 1) return _mm256_set1_epi16((short)((uint8_t)book[0] | (uint8_t)book[1] << 8));
     if (bits == 2) return broadcast_32(book);
     if (bits == 3) return broadcast_64(book);
     return broadcast_128(book + 16 * part);
@@ -75,7 +76,7 @@ AVX2_INLINE planes load_pair(const kvant_level_rows *r, size_t half, int bits) {
     planes p = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
     if (bits >= 4) p.p4 = broadcast_128(r->plane4 + 8 * half);
     if (bits == 2 || bits == 3 || bits == 6) p.p2 = broadcast_64(r->plane2 + 4 * half);
-    if (bits == 3 || bits == 5) p.p1 = broadcast_32(r->plane1 + 2 * half);
+    if (bits % 2 == 1) p.p1 = broadcast_32(r->plane1 + 2 * half);
     return p;
 }
 
@@ -84,11 +85,12 @@ AVX2_INLINE planes load_half(const kvant_level_rows *r, size_t half, int bits) {
     planes p = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
     if (bits >= 4) p.p4 = broadcast_64(r->plane4 + 8 * half);
     if (bits == 2 || bits == 3 || bits == 6) p.p2 = broadcast_32(r->plane2 + 4 * half);
-    if (bits == 3 || bits == 5) p.p1 = _mm256_set1_epi16((short)(r->plane1[2 * half] | r->plane1[2 * half + 1] << 8));
+    if (bits % 2 == 1) p.p1 = _mm256_set1_epi16((short)(r->plane1[2 * half] | r->plane1[2 * half + 1] << 8));
     return p;
 }
 
 AVX2_INLINE __m256i levels_of(planes p, const __m256i table[2], int bits) {
+    if (bits == 1) return _mm256_shuffle_epi8(table[0], _mm256_and_si256(plane1_pair(p.p1), _mm256_set1_epi8(1)));
     if (bits == 2) return _mm256_shuffle_epi8(table[0], plane2_pair(p.p2));
     if (bits == 3) {
         __m256i highest = _mm256_and_si256(plane1_pair(p.p1), _mm256_set1_epi8(4));
@@ -183,6 +185,7 @@ AVX2_INLINE void any_books(int8_t *levels, const kvant_level_rows *r, int bits) 
         rows_with_books(levels, r, bits, BOOK_A_PAIR);
 }
 
+AVX2 static void avx2_levels1(int8_t *levels, const kvant_level_rows *r) { any_books(levels, r, 1); }
 AVX2 static void avx2_levels2(int8_t *levels, const kvant_level_rows *r) { any_books(levels, r, 2); }
 AVX2 static void avx2_levels3(int8_t *levels, const kvant_level_rows *r) { any_books(levels, r, 3); }
 AVX2 static void avx2_levels4(int8_t *levels, const kvant_level_rows *r) { any_books(levels, r, 4); }
@@ -543,6 +546,7 @@ AVX2 static uint32_t avx2_search_books(uint8_t *book, const uint16_t (*errors)[K
 void kvant_kernels_avx2_levels4(int8_t *levels, const kvant_level_rows *rows) { avx2_levels4(levels, rows); }
 
 void kvant_kernels_set_avx2_levels(kvant_kernels *k) {
+    k->levels1 = avx2_levels1;
     k->levels2 = avx2_levels2;
     k->levels3 = avx2_levels3;
     k->levels4 = avx2_levels4;

@@ -23,6 +23,7 @@ enum { BOOK_A_HALF, BOOK_A_PAIR }; /* the book changes with each half, or with e
 
 /* Both 128-bit lanes hold 16 entries of a book, which vpshufb indexes; a book of fewer entries is repeated. part: which 16. */
 AVX512_INLINE __m256i book_table(const int8_t *book, int bits, int part) {
+    if (bits == 1) return _mm256_set1_epi16((short)((uint8_t)book[0] | (uint8_t)book[1] << 8));
     if (bits == 2) {
         int32_t four;
         memcpy(&four, book, sizeof four);
@@ -93,7 +94,10 @@ AVX512_INLINE void store_levels(int8_t *levels, __m512i v, int halves) {
 AVX512_INLINE void halves_to_levels(int8_t *levels, const kvant_level_rows *r, size_t half, const __m512i table[2], int bits,
                                     int halves) {
     __m512i v, code;
-    if (bits <= 3) {
+    if (bits == 1) {
+        code = _mm512_maskz_set1_epi8(plane1_bits(r->plane1 + 2 * half, halves), 1);
+        v = _mm512_shuffle_epi8(table[0], code);
+    } else if (bits <= 3) {
         code = plane2_codes(r->plane2 + 4 * half, halves);
         if (bits == 3) code = _mm512_mask_add_epi8(code, plane1_bits(r->plane1 + 2 * half, halves), code, _mm512_set1_epi8(4));
         v = _mm512_shuffle_epi8(table[0], code);
@@ -179,6 +183,7 @@ AVX512_INLINE void any_books(int8_t *levels, const kvant_level_rows *r, int bits
         rows_with_books(levels, r, bits, BOOK_A_PAIR);
 }
 
+AVX512 static void avx512_levels1(int8_t *levels, const kvant_level_rows *r) { any_books(levels, r, 1); }
 AVX512 static void avx512_levels2(int8_t *levels, const kvant_level_rows *r) { any_books(levels, r, 2); }
 AVX512 static void avx512_levels3(int8_t *levels, const kvant_level_rows *r) { any_books(levels, r, 3); }
 AVX512 static void avx512_levels4(int8_t *levels, const kvant_level_rows *r) { any_books(levels, r, 4); }
@@ -519,6 +524,7 @@ AVX512 static void avx512_mix_levels(const kvant_mix_levels *p) {
 }
 
 void kvant_kernels_set_avx512_levels(kvant_kernels *k) {
+    k->levels1 = avx512_levels1;
     k->levels2 = avx512_levels2;
     k->levels3 = avx512_levels3;
     k->levels4 = avx512_levels4;

@@ -190,6 +190,7 @@ static void families_are_codecs_without_bits_and_group(void **state) {
         {"affine4:64/f16", "affine"},
         {"bc5/bc4", "bc"},
         {"bc4", "bc"},
+        {"bc4:16", "bc"},
         {"i8", "i"},
         {"q4_0", "q_0"},
         {"q8_0/q4_0", "q_0"},

@@ -458,6 +458,8 @@ static const setup same[] = {
     {"bc2/i6", false, 3, 3, 80, 300, 70, 0, 0, false, 0, false, 10, 0, 0, 0},
     {"lm3/lm2", false, 4, 2, 64, 200, 0, 0, 0, false, 0, false, 10, 0, 0, 0},
     {"i8/affine4:64", false, 4, 2, 64, 200, 0, 0, 0, false, 0, false, 10, 0, 0, 0},
+    {"bc4:16/bc5:16", false, 4, 2, 128, 300, 0, 0, 0, false, 0, false, 10, 0, 0, 0},
+    {"bz2/bc3:16", false, 4, 2, 80, 300, 0, 0, 0, false, 0, false, 10, 0, 0, 0},
     {"bc4.bare/bc4", false, 5, 1, 256, 200, 0, 0, 0, false, 0, false, 1, 0, 0, 0},
 };
 

@@ -31,22 +31,29 @@ static float random_normal(void) {
 static const char *const names[] = {"f16",        "f32",        "affine2:32",  "affine3:64",
                                     "affine4:64", "affine5:32", "affine6:128", "affine8:64"};
 
+static void assert_read_and_written_alike(const char *name) {
+    kvant_format f;
+    char again[KVANT_FORMAT_NAME_MAX];
+    assert_int_equal(kvant_format_parse(name, &f, NULL), KVANT_OK);
+    kvant_format_name(&f, again);
+    assert_string_equal(again, name);
+}
+
 static void names_are_read_and_written_alike(void **state) {
     (void)state;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        kvant_format f;
-        char name[KVANT_FORMAT_NAME_MAX];
-        assert_int_equal(kvant_format_parse(names[i], &f, NULL), KVANT_OK);
-        kvant_format_name(&f, name);
-        assert_string_equal(name, names[i]);
-    }
+    static const char *const others[] = {"bc2", "bc4", "bc4:16", "bc5:16.bare", "bz2", "bz4", "i8", "lm3", "q5_1.bare"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        assert_read_and_written_alike(names[i]);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        assert_read_and_written_alike(others[i]);
     kvant_format k, v;
     assert_int_equal(kvant_format_parse_pair("affine8/affine4:32", &k, &v, NULL), KVANT_OK);
     assert_int_equal(k.bits * 1000 + k.group, 8064);
     assert_int_equal(v.bits * 1000 + v.group, 4032);
     static const char *const wrong[] = {
         "",         "f8",   "affine", "affine7",     "affine4:",       "affine4:48", "affine4:64x",
-        "affine44", "f16/", "/f16",   "f16/f16/f16", "affine4:064000", "affine-4",   "AFFINE4"};
+        "affine44", "f16/", "/f16",   "f16/f16/f16", "affine4:064000", "affine-4",   "AFFINE4",
+        "bc2:16",   "bc4:32", "bz4:16", "bc4.16",      "bc4:",           "bc4:16:16",  "bz1"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         kvant_error err = {0};
         assert_int_equal(kvant_format_parse_pair(wrong[i], &k, &v, &err), KVANT_EINVAL);

@@ -54,7 +54,7 @@ static void bits_alone_choose_the_best_format_of_that_size(void **state) {
     } all[] = {{2, "bc2"}, {3, "bc3"}, {4, "bc4"}, {5, "bc5"}, {6, "i6"}, {8, "i8"}};
     assert_formats((kvant_kv_params){0}, 64, "f16", "f16");
     for (int i = 0; i < 6; i++) {
-        const char *k = all[i].bits == 3 ? "bz3" : all[i].bits == 4 ? "bz4" : all[i].name; /* zones, where keys are long enough */
+        const char *k = all[i].bits == 2 ? "bz2" : all[i].bits == 3 ? "bz3" : all[i].bits == 4 ? "bz4" : all[i].name; /* zones, where keys are long enough */
         assert_formats((kvant_kv_params){.kv_bits = all[i].bits}, 128, k, all[i].name);
         assert_formats((kvant_kv_params){.kv_bits = all[i].bits, .kv_codec = "kvant"}, 80, k, all[i].name);
         assert_formats((kvant_kv_params){.kv_bits = all[i].bits}, 48, all[i].name, all[i].name);
@@ -63,7 +63,7 @@ static void bits_alone_choose_the_best_format_of_that_size(void **state) {
     assert_formats((kvant_kv_params){.k_bits = 5, .v_bits = 3}, 64, "bc5", "bc3");
     assert_formats((kvant_kv_params){.k_bits = 8}, 64, "i8", "f16");
     assert_formats((kvant_kv_params){.kv_bits = 4, .kv_center_off = true}, 64, "bc4.bare", "bc4");
-    assert_formats((kvant_kv_params){.kv = "balanced"}, 64, "bc5", "bc4");
+    assert_formats((kvant_kv_params){.kv = "balanced"}, 64, "bc5", "bc4:16");
     assert_formats((kvant_kv_params){.kv = "auto"}, 64, "i8", "i8");
     assert_formats((kvant_kv_params){.kv = "auto"}, 72, "f16", "f16");
 }
