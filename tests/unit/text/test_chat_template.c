@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* test_chat_template.c: names, recognition, refusals; the texts themselves are checked by tests/golden/test_chat.c. */
+/* test_chat_template.c: names and refusals; the texts themselves are checked by tests/golden/test_chat.c. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -20,7 +20,6 @@ static void every_listed_name_is_a_family_that_writes(void **state) {
     for (char *name = strtok(names, ", "); name; name = strtok(NULL, ", "), n++) {
         const kvant_chat_family *f = kvant_chat_family_by_name(name);
         assert_non_null(f);
-        assert_string_equal(kvant_chat_family_name(f), name);
         kvant_buffer out;
         kvant_buffer_init(&out, 4096);
         assert_int_equal(kvant_chat_render(f, chat, 4, true, &out, NULL), KVANT_OK);
@@ -30,22 +29,6 @@ static void every_listed_name_is_a_family_that_writes(void **state) {
     }
     assert_int_equal(n, 19);
     assert_null(kvant_chat_family_by_name("no-such-family"));
-}
-
-static void an_unknown_template_is_refused_with_what_can_be_done(void **state) {
-    (void)state;
-    const kvant_chat_family *f = NULL;
-    kvant_error err = {0};
-    assert_int_equal(kvant_chat_family_detect("m.gguf", "{{ x }}", 7, &f, &err), KVANT_EUNSUPPORTED);
-    assert_null(f);
-    assert_non_null(strstr(err.message, "m.gguf"));
-    assert_non_null(strstr(err.message, "--raw"));
-    assert_non_null(strstr(err.message, "--chat-template NAME"));
-    assert_non_null(strstr(err.message, "smollm3"));
-    assert_int_equal(kvant_chat_family_detect("m.gguf", "", 0, &f, &err), KVANT_EUNSUPPORTED);
-    assert_int_equal(kvant_chat_family_detect("m.gguf", "<|im_start|>", 5, &f, &err), KVANT_EUNSUPPORTED); /* size counts */
-    assert_int_equal(kvant_chat_family_detect("m.gguf", "\0<|im_start|>", 13, &f, &err), KVANT_OK);
-    assert_string_equal(kvant_chat_family_name(f), "chatml");
 }
 
 static void roles_without_a_place_are_refused_and_nothing_is_written(void **state) {
@@ -69,38 +52,10 @@ static void roles_without_a_place_are_refused_and_nothing_is_written(void **stat
     kvant_buffer_free(&out);
 }
 
-static void a_default_system_message_comes_from_the_template(void **state) {
-    (void)state;
-    const kvant_chat_family *f = kvant_chat_family_by_name("chatml");
-    const kvant_chat_message plain[] = {{"user", "Q"}};
-    static const struct {
-        const char *text, *expected;
-    } cases[] = {
-        {"'<|im_start|>system\\nIt\\'s me.<|im_end|>\\n'",
-         "<|im_start|>system\nIt's me.<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n"},
-        {"'<|im_start|>system\nTwo\nlines<|im_end|>",
-         "<|im_start|>system\nTwo\nlines<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n"},
-        {"'<|im_start|>system\\n' + messages[0].content + '<|im_end|>'", "<|im_start|>user\nQ<|im_end|>\n"},
-        {"'<|im_start|>system\\nunfinished", "<|im_start|>user\nQ<|im_end|>\n"},
-        {"'<|im_start|>system", "<|im_start|>user\nQ<|im_end|>\n"},
-        {"<|im_start|>system\\", "<|im_start|>user\nQ<|im_end|>\n"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        kvant_buffer out;
-        kvant_buffer_init(&out, 4096);
-        assert_int_equal(kvant_chat_render_template(f, cases[i].text, strlen(cases[i].text), plain, 1, false, &out, NULL),
-                         KVANT_OK);
-        assert_string_equal(out.data, cases[i].expected);
-        kvant_buffer_free(&out);
-    }
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_listed_name_is_a_family_that_writes),
-        cmocka_unit_test(an_unknown_template_is_refused_with_what_can_be_done),
         cmocka_unit_test(roles_without_a_place_are_refused_and_nothing_is_written),
-        cmocka_unit_test(a_default_system_message_comes_from_the_template),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
