@@ -14,23 +14,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
+
+#include "cli/program_test.h"
 
 #define SMALL "bench --op --memory 4M --depth 128 --prefill 32 --reps 2 "
-
-static char output[1 << 18];
-
-/* Runs the program with stdout in `output`, or with stderr there, and gives its exit code. */
-static int run(bool errors, const char *arguments) {
-    char command[1024];
-    snprintf(command, sizeof command, "'%s' %s %s", KVANT_PROGRAM, arguments, errors ? "2>&1 >/dev/null" : "2>/dev/null");
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    size_t n = fread(output, 1, sizeof output - 1, pipe);
-    output[n] = '\0';
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 static double number(const json_t *row, const char *key) {
     const json_t *j = json_object_get(row, key);
@@ -122,25 +109,20 @@ static void tables_and_csv_name_units(void **state) {
     assert_int_equal(strncmp(output, header, sizeof header - 1), 0);
 }
 
-static void refuses(const char *arguments, const char *piece) {
-    int got = run(true, arguments);
-    if (got != 2 || !strstr(output, piece)) fail_msg("%s: exit %d, said: %s", arguments, got, output);
-}
-
 static void what_it_cannot_measure_is_refused_with_a_sentence(void **state) {
     (void)state;
-    refuses("bench --op --kv nonsense", "nonsense");
-    refuses("bench --op --head-dim 64,x", "64,x");
-    refuses("bench --op --head-dim 100 --kv bc4", "100");
-    refuses("bench --op --memory 12", "--memory 12");
-    refuses("bench --op --memory 512MB", "--memory 512MB");
-    refuses("bench --op --memory 99999999G", "--memory 99999999G");
-    refuses("bench --op --memory -1M", "--memory -1M");
-    refuses("bench --op --group 0", "--group");
-    refuses("bench --op --csv --json", "exclude");
-    refuses("bench --op --cpu-time -t 2", "--threads 1");
-    refuses("bench --op -m model.gguf", "-m");
-    refuses("bench --op --depths 0", "--depth");
+    assert_says(2, "bench --op --kv nonsense", "nonsense");
+    assert_says(2, "bench --op --head-dim 64,x", "64,x");
+    assert_says(2, "bench --op --head-dim 100 --kv bc4", "100");
+    assert_says(2, "bench --op --memory 12", "--memory 12");
+    assert_says(2, "bench --op --memory 512MB", "--memory 512MB");
+    assert_says(2, "bench --op --memory 99999999G", "--memory 99999999G");
+    assert_says(2, "bench --op --memory -1M", "--memory -1M");
+    assert_says(2, "bench --op --group 0", "--group");
+    assert_says(2, "bench --op --csv --json", "exclude");
+    assert_says(2, "bench --op --cpu-time -t 2", "--threads 1");
+    assert_says(2, "bench --op -m model.gguf", "-m");
+    assert_says(2, "bench --op --depths 0", "--depth");
 }
 
 static void help_says_what_is_measured(void **state) {

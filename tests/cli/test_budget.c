@@ -12,7 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
+
+#include "cli/program_test.h"
 
 #define MODEL KVANT_DATA "/models/random-llama-dense.gguf"
 #define STORIES KVANT_DATA "/models/stories260K.gguf"
@@ -20,25 +21,6 @@
 #define IDS "test_budget_ids.txt"
 #define OUT "test_budget_out.logits"
 #define READ "logits -m " MODEL " --ids " IDS " -o " OUT " "
-
-static char output[1 << 18];
-
-/* Runs the program with stdout in `output`, or with stderr there, and gives its exit code. */
-static int run(bool errors, const char *arguments) {
-    char command[4096];
-    snprintf(command, sizeof command, "KVANT_CACHE=" FOLDER " '%s' %s %s", KVANT_PROGRAM, arguments, errors ? "2>&1 >/dev/null" : "2>/dev/null");
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    size_t n = fread(output, 1, sizeof output - 1, pipe);
-    output[n] = '\0';
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void says(int code, const char *arguments, const char *piece) {
-    int got = run(true, arguments);
-    if (got != code || !strstr(output, piece)) fail_msg("%s: exit %d, expected %d and \"%s\", said: %s", arguments, got, code, piece, output);
-}
 
 static int clean(void **state) {
     (void)state;
@@ -70,47 +52,47 @@ static double said_bits(void) {
 static void a_budget_chooses_formats_and_says_them(void **state) {
     (void)state;
     /* 192 tokens of 2 layers with 2 KV heads of 128: 393 kB in f16 */
-    says(0, READ "-c 192 --kv-budget 130K", "measuring how sensitive each layer is");
-    says(0, READ "-c 192 --kv-budget 130K", " by layer, ");
+    assert_says_with(0, FOLDER, READ "-c 192 --kv-budget 130K", "measuring how sensitive each layer is");
+    assert_says_with(0, FOLDER, READ "-c 192 --kv-budget 130K", " by layer, ");
     assert_non_null(strstr(output, "cache budget 0.13 MB for 192 tokens: bits by layer K "));
     assert_null(strstr(output, "measuring"));
     double bits = said_bits();
     assert_true(bits > 2.3 && bits <= 16 * 130e3 / 393216);
-    says(0, READ "-c 192 --kv-budget 170K", " by layer, ");
+    assert_says_with(0, FOLDER, READ "-c 192 --kv-budget 170K", " by layer, ");
     assert_true(said_bits() > bits);
-    says(0, READ "-c 192 --kv budget:4", " by layer, ");
+    assert_says_with(0, FOLDER, READ "-c 192 --kv budget:4", " by layer, ");
     assert_true(said_bits() > 3 && said_bits() <= 4);
 }
 
 static void enough_bytes_are_lossless(void **state) {
     (void)state;
-    says(0, READ "-c 192 --kv-budget 1M", "lossless takes");
+    assert_says_with(0, FOLDER, READ "-c 192 --kv-budget 1M", "lossless takes");
     assert_non_null(strstr(output, "K i8 V i8,"));
 }
 
 static void too_few_bytes_name_the_least_and_a_context(void **state) {
     (void)state;
-    says(1, READ "-c 192 --kv-budget 60K", "a context of ");
-    says(1, READ "-c 192 --kv-budget 100B", "no page");
+    assert_says_with(1, FOLDER, READ "-c 192 --kv-budget 60K", "a context of ");
+    assert_says_with(1, FOLDER, READ "-c 192 --kv-budget 100B", "no page");
 }
 
 static void what_makes_no_sense_is_refused(void **state) {
     (void)state;
-    says(2, READ "--kv-budget 1M", "-c N");
-    says(2, READ "--kv budget:4", "-c N");
-    says(2, READ "-c 192 --kv-budget 1M --kv bc4", "--kv-budget");
-    says(2, READ "-c 192 --kv-budget 1M --kv-bits 4", "--kv-budget");
-    says(2, READ "-c 192 --kv-budget 1M --kv-preset small", "--kv-budget");
-    says(2, READ "-c 192 --kv-budget 1M -ctk q8_0", "--kv-budget");
-    says(2, READ "-c 192 --kv-budget much", "expected a size");
-    says(2, READ "-c 192 --kv-budget 1M --quantized-kv-start 64", "quantized_kv_start");
-    says(2, READ "-c 192 --kv-budget 1M --compat mlx", "mlx");
-    says(2, "eval -m " MODEL " -f " IDS " --ids -c 128 --kv-budget 1M", "budget:4.3");
+    assert_says_with(2, FOLDER, READ "--kv-budget 1M", "-c N");
+    assert_says_with(2, FOLDER, READ "--kv budget:4", "-c N");
+    assert_says_with(2, FOLDER, READ "-c 192 --kv-budget 1M --kv bc4", "--kv-budget");
+    assert_says_with(2, FOLDER, READ "-c 192 --kv-budget 1M --kv-bits 4", "--kv-budget");
+    assert_says_with(2, FOLDER, READ "-c 192 --kv-budget 1M --kv-preset small", "--kv-budget");
+    assert_says_with(2, FOLDER, READ "-c 192 --kv-budget 1M -ctk q8_0", "--kv-budget");
+    assert_says_with(2, FOLDER, READ "-c 192 --kv-budget much", "expected a size");
+    assert_says_with(2, FOLDER, READ "-c 192 --kv-budget 1M --quantized-kv-start 64", "quantized_kv_start");
+    assert_says_with(2, FOLDER, READ "-c 192 --kv-budget 1M --compat mlx", "mlx");
+    assert_says_with(2, FOLDER, "eval -m " MODEL " -f " IDS " --ids -c 128 --kv-budget 1M", "budget:4.3");
 }
 
 static void eval_compares_a_budget_with_the_format_of_its_size(void **state) {
     (void)state;
-    assert_int_equal(run(false, "eval -m " MODEL " -f " IDS " --ids -c 128 --tokens 128 --kv bc4,budget:bc4,budget:5 --json"), 0);
+    assert_int_equal(run_program(FOLDER, ONLY_STDOUT, "eval -m " MODEL " -f " IDS " --ids -c 128 --tokens 128 --kv bc4,budget:bc4,budget:5 --json"), 0);
     json_t *j = json_loads(output, 0, NULL), *rows = json_object_get(j, "rows");
     double bits[2] = {0};
     assert_true(json_is_array(rows));
@@ -139,7 +121,7 @@ static double row_bytes(const json_t *rows, const char *choice) {
 
 static void inspect_lists_what_every_choice_takes(void **state) {
     (void)state;
-    assert_int_equal(run(false, "inspect " MODEL " --json"), 0);
+    assert_int_equal(run_program(FOLDER, ONLY_STDOUT, "inspect " MODEL " --json"), 0);
     json_t *j = json_loads(output, 0, NULL), *rows = json_object_get(j, "cache");
     double lossless = row_bytes(rows, "--kv-preset lossless"), small = row_bytes(rows, "--kv-preset small");
     assert_true(lossless > small && small > row_bytes(rows, "--kv-preset tiny"));
@@ -149,7 +131,7 @@ static void inspect_lists_what_every_choice_takes(void **state) {
     assert_true(row_bytes(rows, "--kv affine4:64") > small && row_bytes(rows, "--kv q4_0") > small);
     assert_true(row_bytes(rows, "--kv q8_0") > lossless);
     json_decref(j);
-    assert_int_equal(run(false, "inspect " MODEL), 0);
+    assert_int_equal(run_program(FOLDER, ONLY_STDOUT, "inspect " MODEL), 0);
     assert_non_null(strstr(output, "\n--kv-preset balanced  "));
 }
 
@@ -159,14 +141,14 @@ static void inspect_leaves_out_what_the_heads_do_not_allow(void **state) {
     FILE *f = fopen(STORIES, "rb");
     if (!f) skip();
     fclose(f);
-    assert_int_equal(run(false, "inspect " STORIES " --json"), 0);
+    assert_int_equal(run_program(FOLDER, ONLY_STDOUT, "inspect " STORIES " --json"), 0);
     json_t *j = json_loads(output, 0, NULL), *rows = json_object_get(j, "cache");
     assert_int_equal(json_array_size(rows), 1);
     assert_true(row_bytes(rows, "--kv f16") > 0);
     json_decref(j);
-    assert_int_equal(run(false, "inspect " STORIES), 0);
+    assert_int_equal(run_program(FOLDER, ONLY_STDOUT, "inspect " STORIES), 0);
     assert_non_null(strstr(output, "cannot store heads of 8"));
-    says(1, "run -m " STORIES " --raw -p abc -n 4 -c 64 --kv-budget 1M", "head_dim");
+    assert_says_with(1, FOLDER, "run -m " STORIES " --raw -p abc -n 4 -c 64 --kv-budget 1M", "head_dim");
 }
 
 int main(void) {

@@ -12,34 +12,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
+#include "cli/program_test.h"
 #include "kvant/kvant.h"
 
 #define FOLDER "test_cache_command_folder"
 
-static char output[1 << 18];
-
-/* Runs the program with both streams in `output` and gives its exit code. */
-static int run(const char *arguments) {
+/* Runs kvant cache with both streams in `output` and gives its exit code. */
+static int run_cache(const char *arguments) {
     char command[4096];
-    snprintf(command, sizeof command, "'%s' cache %s 2>&1", KVANT_PROGRAM, arguments);
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    size_t n = fread(output, 1, sizeof output - 1, pipe);
-    output[n] = '\0';
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    snprintf(command, sizeof command, "cache %s", arguments);
+    return run_program(NULL, BOTH_STREAMS, command);
 }
 
 static void says(int code, const char *arguments, const char *piece) {
-    int got = run(arguments);
+    int got = run_cache(arguments);
     if (got != code || !strstr(output, piece)) fail_msg("%s: exit %d, expected %d and \"%s\", said: %s", arguments, got, code, piece, output);
 }
 
 static json_t *run_json(const char *arguments) {
     json_error_t error;
-    int code = run(arguments);
+    int code = run_cache(arguments);
     json_t *j = json_loads(output, 0, &error);
     if (code != 0 || !j) fail_msg("%s: exit %d, said: %s", arguments, code, output);
     return j;

@@ -14,30 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
+
+#include "cli/program_test.h"
 
 #define MODEL KVANT_DATA "/mlx/text/llama-f16"
 #define WORK "test_cache_prompt_work"
 #define PROMPT                                                                                                                         \
     "'Hello world, this is a prompt that is long enough for two pages of tokens, because the vocabulary of this model is small and "   \
     "words are cut into letters. Hello world, this is it.'"
-
-static char output[1 << 16];
-
-static int run(bool errors, const char *arguments) {
-    char command[4096];
-    snprintf(command, sizeof command, "'%s' %s %s", KVANT_PROGRAM, arguments, errors ? "2>&1 >/dev/null" : "2>/dev/null");
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    output[fread(output, 1, sizeof output - 1, pipe)] = '\0';
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void assert_refused(int code, const char *arguments, const char *piece) {
-    int got = run(true, arguments);
-    if (got != code || !strstr(output, piece)) fail_msg("%s: exit %d, not %d with \"%s\": %s", arguments, got, code, piece, output);
-}
 
 static int begin(void **state) {
     (void)state;
@@ -97,13 +81,13 @@ static void what_does_not_fit_is_named(void **state) {
     (void)state;
     skip_without_model();
     assert_int_equal(run(false, "cache export " WORK "/file.safetensors -m " MODEL " -p " PROMPT " --kv affine4:64"), 0);
-    assert_refused(1, "cache import " WORK "/file.safetensors -m " MODEL " -p Hello --kv affine4:64 --cache-dir " WORK "/d",
+    assert_says(1, "cache import " WORK "/file.safetensors -m " MODEL " -p Hello --kv affine4:64 --cache-dir " WORK "/d",
                    "holds 115 tokens, but the prompt has");
-    assert_refused(1, "cache import " WORK "/none.safetensors -m " MODEL " -p Hello --cache-dir " WORK "/d", "cannot be opened");
-    assert_refused(1, "cache import " MODEL "/config.json -m " MODEL " -p Hello --cache-dir " WORK "/d", "not a safetensors file");
-    assert_refused(1, "cache import " MODEL "/model.safetensors -m " MODEL " -p Hello --cache-dir " WORK "/d", "model.safetensors");
-    assert_refused(2, "cache import " WORK "/file.safetensors -m " MODEL " -p Hello", "--cache-dir");
-    assert_refused(2, "cache export " WORK "/other.safetensors -m " MODEL, "which prompt?");
+    assert_says(1, "cache import " WORK "/none.safetensors -m " MODEL " -p Hello --cache-dir " WORK "/d", "cannot be opened");
+    assert_says(1, "cache import " MODEL "/config.json -m " MODEL " -p Hello --cache-dir " WORK "/d", "not a safetensors file");
+    assert_says(1, "cache import " MODEL "/model.safetensors -m " MODEL " -p Hello --cache-dir " WORK "/d", "model.safetensors");
+    assert_says(2, "cache import " WORK "/file.safetensors -m " MODEL " -p Hello", "--cache-dir");
+    assert_says(2, "cache export " WORK "/other.safetensors -m " MODEL, "which prompt?");
 }
 
 int main(void) {

@@ -12,7 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
+
+#include "cli/program_test.h"
 
 #define MODEL KVANT_DATA "/models/random-llama-dense.gguf"
 #define OTHER KVANT_DATA "/models/random-qwen2-dense.gguf"
@@ -23,28 +24,6 @@
 #define IDS "test_calibrate_ids.txt"
 #define OUT "test_calibrate_out.logits"
 #define LOGITS "logits -m " MODEL " --ids " IDS " -o " OUT " "
-
-static char output[1 << 18];
-
-/* Runs the program with stdout in `output`, or with stderr there, and gives its exit code. */
-static int run(bool errors, const char *folder, const char *arguments) {
-    char command[4096];
-    snprintf(command, sizeof command, "KVANT_CACHE='%s' '%s' %s %s", folder, KVANT_PROGRAM, arguments,
-             errors ? "2>&1 >/dev/null" : "2>/dev/null");
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    size_t n = fread(output, 1, sizeof output - 1, pipe);
-    output[n] = '\0';
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-/* What the program says on stderr when it ends with `code`. */
-static void says(int code, const char *folder, const char *arguments, const char *piece) {
-    int got = run(true, folder, arguments);
-    if (got != code || (piece && !strstr(output, piece)))
-        fail_msg("%s: exit %d, expected %d and \"%s\", said: %s", arguments, got, code, piece ? piece : "", output);
-}
 
 static int clean(void) { return system("rm -rf " FOLDER " " OWN); }
 
@@ -76,13 +55,13 @@ static int each(void **state) {
 
 static void the_first_run_calibrates_and_says_so_the_second_names_what_it_found(void **state) {
     (void)state;
-    says(0, FOLDER, LOGITS "--kv bc4", "kvant: calibrating: reading 512 tokens of ");
+    assert_says_with(0, FOLDER, LOGITS "--kv bc4", "kvant: calibrating: reading 512 tokens of ");
     assert_non_null(strstr(output, "kept in " FOLDER "/"));
     assert_non_null(strstr(output, "calibration: "));
-    says(0, FOLDER, LOGITS "--kv bc4", "508 tokens, " FOLDER "/");
+    assert_says_with(0, FOLDER, LOGITS "--kv bc4", "508 tokens, " FOLDER "/");
     assert_null(strstr(output, "calibrating"));
-    says(0, FOLDER, "bench -m " MODEL " --kv i8,f16 --depths 0 -n 1 --prefill 8 --reps 1", "508 tokens, " FOLDER "/");
-    says(0, FOLDER, LOGITS "--kv f16", NULL);
+    assert_says_with(0, FOLDER, "bench -m " MODEL " --kv i8,f16 --depths 0 -n 1 --prefill 8 --reps 1", "508 tokens, " FOLDER "/");
+    assert_says_with(0, FOLDER, LOGITS "--kv f16", NULL);
     assert_null(strstr(output, "calibration"));
 }
 
@@ -94,14 +73,14 @@ static void many_at_once_do_no_harm(void **state) {
     assert_int_equal(system(all), 0);
     assert_int_equal(system("cmp -s " OUT ".1 " OUT ".2 && cmp -s " OUT ".2 " OUT ".3"), 0);
     assert_int_equal(system("test \"$(ls " FOLDER " | wc -l)\" -eq 1"), 0); /* nothing half written is left */
-    says(0, FOLDER, LOGITS "--kv bc4", "508 tokens, " FOLDER "/");
+    assert_says_with(0, FOLDER, LOGITS "--kv bc4", "508 tokens, " FOLDER "/");
     assert_null(strstr(output, "calibrating"));
 }
 
 static void a_folder_that_cannot_be_written_is_a_warning(void **state) {
     (void)state;
-    says(0, "/proc/kvant", LOGITS "--kv bc4", "kvant: warning: /proc/kvant");
-    says(0, "", LOGITS "--kv bc4", "calibrating");
+    assert_says_with(0, "/proc/kvant", LOGITS "--kv bc4", "kvant: warning: /proc/kvant");
+    assert_says_with(0, "", LOGITS "--kv bc4", "calibrating");
     assert_null(strstr(output, "warning"));
     assert_null(strstr(output, "kept in"));
 }
@@ -118,29 +97,26 @@ static void the_folder_is_kvants_own_else_the_users_caches(void **state) {
         char command[2048];
         assert_int_equal(clean(), 0);
         snprintf(command, sizeof command, "env %s '%s' calibrate -m " MODEL " --json 2>&1", cases[i].environment, KVANT_PROGRAM);
-        FILE *pipe = popen(command, "r");
-        assert_non_null(pipe);
-        output[fread(output, 1, sizeof output - 1, pipe)] = '\0';
-        if (pclose(pipe) != 0 || !strstr(output, cases[i].expected)) fail_msg("%s: %s", cases[i].environment, output);
+        if (run_shell(command, output, sizeof output, &n_output) != 0 || !strstr(output, cases[i].expected)) fail_msg("%s: %s", cases[i].environment, output);
     }
 }
 
 static void one_from_a_file_is_used_and_of_another_model_refused(void **state) {
     (void)state;
-    assert_int_equal(run(false, "", "calibrate -m " MODEL " -o " OWN), 0);
+    assert_int_equal(run_program("", ONLY_STDOUT, "calibrate -m " MODEL " -o " OWN), 0);
     assert_non_null(strstr(output, OWN));
-    says(0, "", LOGITS "--kv bc4 --kv-calibration " OWN, "calibration: 508 tokens, " OWN);
+    assert_says_with(0, "", LOGITS "--kv bc4 --kv-calibration " OWN, "calibration: 508 tokens, " OWN);
     assert_null(strstr(output, "calibrating"));
-    says(2, "", "logits -m " OTHER " --ids " IDS " -o " OUT " --kv bc4 --kv-calibration " OWN, OWN ": is the calibration of another model");
-    says(2, "", "logits -m " OTHER " --ids " IDS " -o " OUT " --kv f16 --kv-calibration " OWN, OWN ": is the calibration of another model");
-    says(1, "", LOGITS "--kv-calibration " TEXT, TEXT ": is not a calibration");
-    says(1, "", LOGITS "--kv-calibration nothing.kvcalib", "nothing.kvcalib: cannot be opened");
+    assert_says_with(2, "", "logits -m " OTHER " --ids " IDS " -o " OUT " --kv bc4 --kv-calibration " OWN, OWN ": is the calibration of another model");
+    assert_says_with(2, "", "logits -m " OTHER " --ids " IDS " -o " OUT " --kv f16 --kv-calibration " OWN, OWN ": is the calibration of another model");
+    assert_says_with(1, "", LOGITS "--kv-calibration " TEXT, TEXT ": is not a calibration");
+    assert_says_with(1, "", LOGITS "--kv-calibration nothing.kvcalib", "nothing.kvcalib: cannot be opened");
 }
 
 static void text_of_ones_own_is_read_and_json_says_what_was_found(void **state) {
     (void)state;
     json_error_t error;
-    if (run(false, FOLDER, "calibrate -m " STORIES " -f " TEXT " --tokens 300 --json") != 0) fail_msg("%s", output);
+    if (run_program(FOLDER, ONLY_STDOUT, "calibrate -m " STORIES " -f " TEXT " --tokens 300 --json") != 0) fail_msg("%s", output);
     json_t *root = json_loads(output, 0, &error);
     if (!root) fail_msg("%s: %s", error.text, output);
     assert_int_equal(json_integer_value(json_object_get(root, "tokens")), 296);
@@ -154,21 +130,21 @@ static void text_of_ones_own_is_read_and_json_says_what_was_found(void **state) 
     assert_non_null(file);
     assert_int_equal(strncmp(file, FOLDER "/", sizeof FOLDER), 0);
     json_decref(root);
-    assert_int_equal(run(false, FOLDER, "calibrate -m " STORIES), 0);
+    assert_int_equal(run_program(FOLDER, ONLY_STDOUT, "calibrate -m " STORIES), 0);
     assert_non_null(strstr(output, "largest"));
 }
 
 static void wishes_that_cannot_be_met_are_refused(void **state) {
     (void)state;
-    says(2, FOLDER, "calibrate", "a model is needed");
-    says(2, FOLDER, "calibrate -m " MODEL " --tokens 15", "--tokens 15");
-    says(2, "", "calibrate -m " MODEL, "-o FILE");
-    says(2, FOLDER, "calibrate -m " STORIES " -f " TEXT " --tokens 100000", "--tokens 100000");
-    says(1, FOLDER, "calibrate -m " STORIES " -f /dev/null", "tokens");
-    says(1, FOLDER, "calibrate -m " STORIES " -f nothing.txt", "nothing.txt");
-    says(1, FOLDER, "calibrate -m " MODEL " -o /proc/kvant.kvcalib", "/proc/kvant.kvcalib: cannot be written");
-    says(1, FOLDER, "calibrate -m " MODEL " -o /dev/null", "/dev/null: is a device");
-    says(1, FOLDER, "calibrate -m " KVANT_DATA "/tokenizers/ggml-vocab-llama-bpe.gguf -o " OWN, "kvant: ");
+    assert_says_with(2, FOLDER, "calibrate", "a model is needed");
+    assert_says_with(2, FOLDER, "calibrate -m " MODEL " --tokens 15", "--tokens 15");
+    assert_says_with(2, "", "calibrate -m " MODEL, "-o FILE");
+    assert_says_with(2, FOLDER, "calibrate -m " STORIES " -f " TEXT " --tokens 100000", "--tokens 100000");
+    assert_says_with(1, FOLDER, "calibrate -m " STORIES " -f /dev/null", "tokens");
+    assert_says_with(1, FOLDER, "calibrate -m " STORIES " -f nothing.txt", "nothing.txt");
+    assert_says_with(1, FOLDER, "calibrate -m " MODEL " -o /proc/kvant.kvcalib", "/proc/kvant.kvcalib: cannot be written");
+    assert_says_with(1, FOLDER, "calibrate -m " MODEL " -o /dev/null", "/dev/null: is a device");
+    assert_says_with(1, FOLDER, "calibrate -m " KVANT_DATA "/tokenizers/ggml-vocab-llama-bpe.gguf -o " OWN, "kvant: ");
 }
 
 int main(void) {

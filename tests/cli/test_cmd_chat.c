@@ -20,6 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/program_test.h"
+
 #define STORIES KVANT_DATA "/models/stories260K.gguf"
 #define CHAT "chat -m " STORIES " --chat-template chatml "
 #define SCRIPT "test_cmd_chat_script.txt"
@@ -30,39 +32,19 @@
 
 static char said[1 << 16], told[1 << 16]; /* stdout and stderr of the last run */
 
-static bool is_there(const char *path) {
-    FILE *f = fopen(path, "rb");
-    if (f) fclose(f);
-    return f != NULL;
-}
-
-static void write_bytes(const char *path, const char *text, size_t size) {
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(text, 1, size, f), size);
-    assert_int_equal(fclose(f), 0);
-}
-
 static void write_text(const char *path, const char *text) { write_bytes(path, text, strlen(text)); }
-
-static void read_stream(FILE *f, char *out, size_t size) {
-    size_t n = fread(out, 1, size - 1, f);
-    out[n] = '\0';
-}
 
 /* The lines of SCRIPT through a pipe; the exit code. */
 static int run_script(const char *arguments) {
     char command[4096];
     snprintf(command, sizeof command, "cat " SCRIPT " | '%s' %s 2>" ERRORS, KVANT_PROGRAM, arguments);
-    FILE *pipe = popen(command, "r"), *errors;
-    assert_non_null(pipe);
-    read_stream(pipe, said, sizeof said);
-    int status = pclose(pipe);
-    errors = fopen(ERRORS, "rb");
+    size_t n;
+    int code = run_shell(command, said, sizeof said, &n);
+    FILE *errors = fopen(ERRORS, "rb");
     assert_non_null(errors);
-    read_stream(errors, told, sizeof told);
+    told[fread(told, 1, sizeof told - 1, errors)] = '\0';
     fclose(errors);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return code;
 }
 
 static int chat(const char *flags, const char *script) {

@@ -15,27 +15,15 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "cli/program_test.h"
+
 #define TEXT_MODELS KVANT_DATA "/mlx/text/"
 #define WORK "test_convert_work"
 
-static char output[1 << 16];
-
-static int run(const char *format, const char *a, const char *b, const char *c) {
+static int run_with(const char *format, const char *a, const char *b, const char *c) {
     char command[4096];
-    int n = snprintf(command, sizeof command, "'%s' ", KVANT_PROGRAM);
-    n += snprintf(command + n, sizeof command - (size_t)n, format, a, b, c);
-    snprintf(command + n, sizeof command - (size_t)n, " 2>&1");
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    size_t got = fread(output, 1, sizeof output - 1, pipe);
-    output[got] = '\0';
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static bool is_there(const char *path) {
-    struct stat st;
-    return stat(path, &st) == 0;
+    snprintf(command, sizeof command, format, a, b, c);
+    return run_program(NULL, BOTH_STREAMS, command);
 }
 
 static long long size_of(const char *path) {
@@ -64,7 +52,7 @@ static void need(const char *path) {
 static float *read_logits(const char *model, const char *name, int *n) {
     char path[256];
     snprintf(path, sizeof path, WORK "/%s.logits", name);
-    if (run("logits -m '%s' --ids " WORK "/ids.txt -o %s", model, path, "") != 0) fail_msg("%s: %s", model, output);
+    if (run_with("logits -m '%s' --ids " WORK "/ids.txt -o %s", model, path, "") != 0) fail_msg("%s: %s", model, output);
     FILE *f = fopen(path, "rb");
     int32_t head[4];
     assert_non_null(f);
@@ -101,7 +89,7 @@ static double difference(const char *a, const char *b) {
 }
 
 static void convert(const char *source, const char *target, const char *flags) {
-    if (run("convert '%s' '%s' %s", source, target, flags) != 0) fail_msg("%s: %s", source, output);
+    if (run_with("convert '%s' '%s' %s", source, target, flags) != 0) fail_msg("%s: %s", source, output);
 }
 
 static void folders_become_gguf_files_with_the_same_logits(void **state) {
@@ -149,11 +137,11 @@ static void vocabularies_are_the_same(void **state) {
         bool back = !strstr(names[i], "gemma3");
         if (back) convert(WORK "/model.gguf", WORK "/folder", strstr(names[i], "q8") || strstr(names[i], "q4") ? "--weights affine8:64" : "");
         for (size_t t = 0; t < sizeof texts / sizeof *texts; t++) {
-            assert_int_equal(run("tokenize -m '%s' -p %s%s", source, texts[t], ""), 0);
+            assert_int_equal(run_with("tokenize -m '%s' -p %s%s", source, texts[t], ""), 0);
             char *expected = strdup(output);
-            assert_int_equal(run("tokenize -m '%s' -p %s%s", WORK "/model.gguf", texts[t], ""), 0);
+            assert_int_equal(run_with("tokenize -m '%s' -p %s%s", WORK "/model.gguf", texts[t], ""), 0);
             assert_string_equal(output, expected);
-            if (back) assert_int_equal(run("tokenize -m '%s' -p %s%s", WORK "/folder", texts[t], ""), 0);
+            if (back) assert_int_equal(run_with("tokenize -m '%s' -p %s%s", WORK "/folder", texts[t], ""), 0);
             assert_string_equal(output, expected);
             free(expected);
         }
@@ -207,10 +195,10 @@ static void gguf_files_become_folders_with_the_same_logits(void **state) {
         char source[512];
         snprintf(source, sizeof source, TEXT_MODELS "%s", names[i]);
         assert_int_equal(system("rm -rf " WORK "/model.gguf " WORK "/folder " WORK "/small"), 0);
-        if (run("convert '%s' '%s' %s", source, WORK "/model.gguf", "") != 0) fail_msg("%s", output);
-        if (run("convert '%s' '%s' %s", WORK "/model.gguf", WORK "/folder", "") != 0) fail_msg("%s", output);
+        if (run_with("convert '%s' '%s' %s", source, WORK "/model.gguf", "") != 0) fail_msg("%s", output);
+        if (run_with("convert '%s' '%s' %s", WORK "/model.gguf", WORK "/folder", "") != 0) fail_msg("%s", output);
         double d = difference(source, WORK "/folder");
-        if (run("convert '%s' '%s' %s", WORK "/model.gguf", WORK "/small", "--weights affine8:64") != 0) fail_msg("%s", output);
+        if (run_with("convert '%s' '%s' %s", WORK "/model.gguf", WORK "/small", "--weights affine8:64") != 0) fail_msg("%s", output);
         double e = difference(source, WORK "/small");
         printf("  %-24s to a file and back: off by %.1e; as affine8:64: %.1e\n", names[i], d, e);
         assert_true(d <= 1e-6 && e <= 0.1);
@@ -229,7 +217,7 @@ static void what_a_folder_cannot_say_is_refused(void **state) {
         char source[512];
         snprintf(source, sizeof source, KVANT_DATA "/models/%s.gguf", models[i][0]);
         if (!is_there(source)) continue;
-        int code = run("convert '%s' '%s' %s", source, WORK "/folder", "");
+        int code = run_with("convert '%s' '%s' %s", source, WORK "/folder", "");
         if (code != 1 || !strstr(output, models[i][1])) fail_msg("%s: exit %d: %s", source, code, output);
         assert_false(is_there(WORK "/folder"));
     }
@@ -253,7 +241,7 @@ static void folders_are_written_anew(void **state) {
 }
 
 static void refuses(int code, const char *source, const char *target, const char *flags, const char *piece) {
-    int got = run("convert '%s' '%s' %s", source, target, flags);
+    int got = run_with("convert '%s' '%s' %s", source, target, flags);
     if (got != code || !strstr(output, piece)) fail_msg("exit %d, expected %d and \"%s\", said: %s", got, code, piece, output);
     assert_false(is_there(target) && size_of(target) != 1);
 }

@@ -16,6 +16,8 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "cli/program_test.h"
+
 #define MODEL KVANT_DATA "/models/random-llama-dense.gguf"
 #define STORIES KVANT_DATA "/models/stories260K.gguf"
 #define IDS "test_eval_ids.txt"
@@ -26,20 +28,6 @@
 #define PLOT "test_eval_plot.svg"
 #define N_IDS 400
 #define N_LONG_IDS 4000
-
-static char output[1 << 18];
-
-/* Runs the program with stdout in `output`, or with stderr there, and gives its exit code. */
-static int run(bool errors, const char *arguments) {
-    char command[2048];
-    snprintf(command, sizeof command, "'%s' %s %s", KVANT_PROGRAM, arguments, errors ? "2>&1 >/dev/null" : "2>/dev/null");
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    size_t n = fread(output, 1, sizeof output - 1, pipe);
-    output[n] = '\0';
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 typedef struct csv_row {
     char kv[64];
@@ -143,12 +131,6 @@ static void text_is_tokenized_and_chunks_begin_with_bos(void **state) {
     json_decref(root);
 }
 
-/* Exit code and a piece of the one sentence on stderr. */
-static void refuses(const char *arguments, int code, const char *piece) {
-    int got = run(true, arguments);
-    if (got != code || !strstr(output, piece)) fail_msg("%s: exit %d, said: %s", arguments, got, output);
-}
-
 /* The row of JSON output whose kv is that; *root is released by the caller. */
 static json_t *json_row(json_t **root, const char *kv) {
     *root = json_loads(output, 0, NULL);
@@ -198,8 +180,8 @@ static void plot_is_a_picture_of_the_rows(void **state) {
                                          "bits per stored", "context 128",  "400 positions,", "</svg>"};
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
         if (!strstr(svg, pieces[i])) fail_msg("no %s in the picture", pieces[i]);
-    refuses("eval -m " MODEL " -f " IDS " --ids -c 128 --kv f16 --plot /nowhere/plot.svg", 1, "/nowhere/plot.svg");
-    refuses("eval -m " MODEL " -f " IDS " --ids -c 128 --kv f16 --tokens 0 --greedy --plot " PLOT, 2, "--plot");
+    assert_says(1, "eval -m " MODEL " -f " IDS " --ids -c 128 --kv f16 --plot /nowhere/plot.svg", "/nowhere/plot.svg");
+    assert_says(2, "eval -m " MODEL " -f " IDS " --ids -c 128 --kv f16 --tokens 0 --greedy --plot " PLOT, "--plot");
 }
 
 static void suite_is_the_standard_set(void **state) {
@@ -209,8 +191,8 @@ static void suite_is_the_standard_set(void **state) {
     int n = read_csv(r, 40);
     assert_true(n >= 8);
     assert_string_equal(r[2].kv, "i8");
-    refuses("eval -m " MODEL " -f " IDS " --ids --suite --kv f16", 2, "--suite");
-    refuses("eval -m " MODEL " -f " IDS " --ids --suite --kv-bits 4", 2, "--suite");
+    assert_says(2, "eval -m " MODEL " -f " IDS " --ids --suite --kv f16", "--suite");
+    assert_says(2, "eval -m " MODEL " -f " IDS " --ids --suite --kv-bits 4", "--suite");
 }
 
 static void greedy_continuations_differ_later_with_more_bits(void **state) {
@@ -230,8 +212,8 @@ static void greedy_continuations_differ_later_with_more_bits(void **state) {
     row = json_row(&root, "affine2:32");
     assert_true(number(row, "differs_mean") < eight && number(row, "identical") < 1);
     json_decref(root);
-    refuses("eval -m " MODEL " -f " IDS " --ids -c 32 --greedy --kv f16", 2, "--gen 64");
-    refuses("eval -m " MODEL " -f " IDS " --ids -c 440 --greedy --gen 8 --kv f16", 1, "too few");
+    assert_says(2, "eval -m " MODEL " -f " IDS " --ids -c 32 --greedy --kv f16", "--gen 64");
+    assert_says(1, "eval -m " MODEL " -f " IDS " --ids -c 440 --greedy --gen 8 --kv f16", "too few");
 }
 
 /* The model is too small to find anything again; what counts is that every cache reads the same prompts. */
@@ -252,9 +234,9 @@ static void passkey_rates_are_shares_of_the_same_prompts(void **state) {
     json_decref(root);
     assert_int_equal(run(false, command), 0);
     assert_string_equal(output, first);
-    refuses("eval -m " STORIES " -f " TEXT " -c 40 --passkey --kv f16", 2, "too short for --passkey");
-    refuses("eval -m " STORIES " -f " TEXT " --tokens 0 --kv f16", 2, "nothing to measure");
-    refuses("eval -m " STORIES " -f " TEXT " --tokens 1 --kv f16", 2, "--tokens 1");
+    assert_says(2, "eval -m " STORIES " -f " TEXT " -c 40 --passkey --kv f16", "too short for --passkey");
+    assert_says(2, "eval -m " STORIES " -f " TEXT " --tokens 0 --kv f16", "nothing to measure");
+    assert_says(2, "eval -m " STORIES " -f " TEXT " --tokens 1 --kv f16", "--tokens 1");
 }
 
 #define RESUMED "eval -m " MODEL " -f " LONG_IDS " --ids -c 100 --tokens 4000 --csv --greedy --prompts 4 --gen 16 --kv affine4:32"
@@ -284,11 +266,11 @@ static void a_state_of_another_run_is_refused_by_what_differs(void **state) {
     (void)state;
     remove(STATE);
     assert_int_equal(run(false, "eval -m " MODEL " -f " IDS " --ids -c 128 --csv --kv affine4:32 --state " STATE), 0);
-    refuses("eval -m " MODEL " -f " IDS " --ids -c 64 --kv affine4:32 --state " STATE, 1, "context is 128 there and 64 now");
-    refuses("eval -m " MODEL " -f " IDS " --ids -c 128 --kv affine2:32 --state " STATE, 1, "rows is ");
-    refuses("eval -m " MODEL " -f " LONG_IDS " --ids -c 128 --kv affine4:32 --state " STATE, 1, "text_tokens is 400 there");
-    refuses("eval -m " STORIES " -f " IDS " --ids -c 128 --kv f16 --state " STATE, 1, "model is ");
-    refuses("eval -m " MODEL " -f " IDS " --ids -c 128 --kv affine4:32 --fast --state " STATE, 1, "precision is \"exact\"");
+    assert_says(1, "eval -m " MODEL " -f " IDS " --ids -c 64 --kv affine4:32 --state " STATE, "context is 128 there and 64 now");
+    assert_says(1, "eval -m " MODEL " -f " IDS " --ids -c 128 --kv affine2:32 --state " STATE, "rows is ");
+    assert_says(1, "eval -m " MODEL " -f " LONG_IDS " --ids -c 128 --kv affine4:32 --state " STATE, "text_tokens is 400 there");
+    assert_says(1, "eval -m " STORIES " -f " IDS " --ids -c 128 --kv f16 --state " STATE, "model is ");
+    assert_says(1, "eval -m " MODEL " -f " IDS " --ids -c 128 --kv affine4:32 --fast --state " STATE, "precision is \"exact\"");
     static char half[2000];
     FILE *f = fopen(STATE, "rb");
     assert_non_null(f);
@@ -298,21 +280,21 @@ static void a_state_of_another_run_is_refused_by_what_differs(void **state) {
     assert_non_null(f);
     assert_int_equal(fwrite(half, 1, sizeof half, f), sizeof half);
     fclose(f);
-    refuses("eval -m " MODEL " -f " IDS " --ids -c 128 --kv affine4:32 --state " STATE, 1, "damaged");
+    assert_says(1, "eval -m " MODEL " -f " IDS " --ids -c 128 --kv affine4:32 --state " STATE, "damaged");
 }
 
 static void wrong_formats_and_texts_are_refused_with_a_sentence(void **state) {
     (void)state;
-    refuses("eval -m " MODEL " -f " IDS " --ids --kv affine7:64", 2, "affine7:64");
-    refuses("eval -m " MODEL " -f " IDS " --ids --kv affine4:64,nonsense", 2, "nonsense");
-    refuses("eval -m " MODEL " -f " IDS " --ids --kv-bits 8,7", 2, "8,7");
-    refuses("eval -m " MODEL " -f " IDS " --ids --kv-bits 8 --kv affine4:64", 2, "not both");
-    refuses("eval -m " STORIES " -f " TEXT " --kv affine4:32", 2, "affine4:32");
-    refuses("eval -m " MODEL " -f /nowhere/text --ids --kv f16", 1, "/nowhere/text");
-    refuses("eval -m " MODEL " -f /dev/null --ids --kv f16", 1, "too few");
-    refuses("eval -m " MODEL " -f " IDS " --ids --csv --json", 2, "exclude");
-    refuses("eval -f " IDS, 2, "-m");
-    refuses("eval -m " MODEL, 2, "-f");
+    assert_says(2, "eval -m " MODEL " -f " IDS " --ids --kv affine7:64", "affine7:64");
+    assert_says(2, "eval -m " MODEL " -f " IDS " --ids --kv affine4:64,nonsense", "nonsense");
+    assert_says(2, "eval -m " MODEL " -f " IDS " --ids --kv-bits 8,7", "8,7");
+    assert_says(2, "eval -m " MODEL " -f " IDS " --ids --kv-bits 8 --kv affine4:64", "not both");
+    assert_says(2, "eval -m " STORIES " -f " TEXT " --kv affine4:32", "affine4:32");
+    assert_says(1, "eval -m " MODEL " -f /nowhere/text --ids --kv f16", "/nowhere/text");
+    assert_says(1, "eval -m " MODEL " -f /dev/null --ids --kv f16", "too few");
+    assert_says(2, "eval -m " MODEL " -f " IDS " --ids --csv --json", "exclude");
+    assert_says(2, "eval -f " IDS, "-m");
+    assert_says(2, "eval -m " MODEL, "-f");
 }
 
 static void bench_gives_every_depth_and_format(void **state) {
@@ -340,10 +322,10 @@ static void bench_gives_every_depth_and_format(void **state) {
 
 static void bench_refuses_what_it_cannot_measure(void **state) {
     (void)state;
-    refuses("bench -m " MODEL " --depths 0,x --kv f16", 2, "0,x");
-    refuses("bench -m " MODEL " --depths 10 --kv f16 -c 20", 2, "-c 20");
-    refuses("bench --depths 10", 2, "-m");
-    refuses("bench -m " MODEL " --depths 0 --cpu-time --threads 2", 2, "--threads 1");
+    assert_says(2, "bench -m " MODEL " --depths 0,x --kv f16", "0,x");
+    assert_says(2, "bench -m " MODEL " --depths 10 --kv f16 -c 20", "-c 20");
+    assert_says(2, "bench --depths 10", "-m");
+    assert_says(2, "bench -m " MODEL " --depths 0 --cpu-time --threads 2", "--threads 1");
 }
 
 static double number_of(const json_t *row, const char *name) { return json_number_value(json_object_get(row, name)); }
@@ -372,10 +354,10 @@ static void bench_parallel_tells_speed_and_what_is_shared(void **state) {
     assert_non_null(strstr(output, "conversations"));
     assert_int_equal(run(false, "bench -m " MODEL " --parallel 2 -p 0 -n 2 --reps 1 --kv f16 --cpu-time --threads 1"), 0);
     assert_non_null(strstr(output, "processor time"));
-    refuses("bench -m " MODEL " --parallel 1,0 --kv f16", 2, "1,0");
-    refuses("bench -m " MODEL " --parallel 1 --cpu-time --threads 2", 2, "--threads 1");
-    refuses("bench -m " MODEL " --parallel 2 --kv f16 -p 100 -n 30 -c 120", 2, "-c 120");
-    refuses("bench -m " MODEL " --parallel 9 --kv f16 -p 0 --prefill-step-size 8", 1, "prefill_step_size");
+    assert_says(2, "bench -m " MODEL " --parallel 1,0 --kv f16", "1,0");
+    assert_says(2, "bench -m " MODEL " --parallel 1 --cpu-time --threads 2", "--threads 1");
+    assert_says(2, "bench -m " MODEL " --parallel 2 --kv f16 -p 100 -n 30 -c 120", "-c 120");
+    assert_says(1, "bench -m " MODEL " --parallel 9 --kv f16 -p 0 --prefill-step-size 8", "prefill_step_size");
 }
 
 int main(void) {

@@ -14,26 +14,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
+
+#include "cli/program_test.h"
 
 #define PIXTRAL KVANT_DATA "/mlx/pixtral-f16"
 #define TEXT_MODEL KVANT_DATA "/models/random-llama-dense.gguf"
 #define IMAGE_A " --image " PIXTRAL "/image_a.png"
 #define IMAGE_B " --image " PIXTRAL "/image_b.png"
 #define RUN "run --exact -n 8 -m " PIXTRAL
-
-static char output[1 << 16];
-
-/* Runs the program with stdout in `output`, or with stderr there, and gives its exit code. */
-static int run(bool errors, const char *arguments) {
-    char command[4096];
-    snprintf(command, sizeof command, "'%s' %s %s", KVANT_PROGRAM, arguments, errors ? "2>&1 >/dev/null" : "2>/dev/null");
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    output[fread(output, 1, sizeof output - 1, pipe)] = '\0';
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 /* The ids of an answer, as text; its prompt tokens in *n. */
 static char *answer_of(const char *arguments, json_int_t *n) {
@@ -48,11 +36,6 @@ static char *answer_of(const char *arguments, json_int_t *n) {
     *n = json_integer_value(json_object_get(root, "prompt_tokens"));
     json_decref(root);
     return ids;
-}
-
-static void assert_says(int code, const char *arguments, const char *piece) {
-    int got = run(true, arguments);
-    if (got != code || !strstr(output, piece)) fail_msg("%s: exit %d, said: %s", arguments, got, output);
 }
 
 static void pictures_change_the_answer_and_are_as_long_as_their_patches(void **state) {

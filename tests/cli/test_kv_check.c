@@ -16,8 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
+#include "cli/program_test.h"
 #include "kv_check.h"
 
 #define MODEL KVANT_DATA "/models/random-qwen3-dense.gguf"
@@ -30,30 +30,6 @@
 #define N_HEADS 4 /* of HEADS: 2 layers of 2 KV heads */
 
 static int32_t text[N_TEXT];
-static char output[1 << 18];
-
-static int run(bool errors, const char *arguments) {
-    char command[2048];
-    snprintf(command, sizeof command, "'%s' %s %s", KVANT_PROGRAM, arguments, errors ? "2>&1 >/dev/null" : "2>/dev/null");
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    size_t n = fread(output, 1, sizeof output - 1, pipe);
-    output[n] = '\0';
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void refuses(const char *arguments, const char *piece) {
-    int code = run(true, arguments);
-    if (code != 2 || !strstr(output, piece)) fail_msg("%s: exit %d, says: %s", arguments, code, output);
-}
-
-static bool is_there(const char *path) {
-    FILE *f = fopen(path, "rb");
-    if (f) fclose(f);
-    if (!f) print_message("skipped: %s is absent\n", path);
-    return f;
-}
 
 static int set_up(void **state) {
     (void)state;
@@ -173,7 +149,7 @@ static void check(const char *kv, int window, int n) {
 
 static void the_divergence_is_that_of_two_sessions_and_the_answer_stays(void **state) {
     (void)state;
-    if (!is_there(MODEL)) skip();
+    if (!is_there_or_said(MODEL)) skip();
     check("affine2:32", 0, 1);
     check("affine2:32", 0, 70);
     check("affine3:32/affine4:64", 0, 110);
@@ -183,7 +159,7 @@ static void the_divergence_is_that_of_two_sessions_and_the_answer_stays(void **s
 
 static void windows_are_checked_against_the_same_window(void **state) {
     (void)state;
-    if (!is_there(MODEL)) skip();
+    if (!is_there_or_said(MODEL)) skip();
     check("affine2:32", 40, 120);
     check("f16", 40, 120);
 }
@@ -196,7 +172,7 @@ static bool stop_at_once(void *user, int64_t done, int64_t total) {
 
 static void a_check_can_be_interrupted(void **state) {
     (void)state;
-    if (!is_there(MODEL)) skip();
+    if (!is_there_or_said(MODEL)) skip();
     kvant_model *m = open_model("affine4:32", 0);
     kvant_session *s = open_session(m, NULL);
     kv_check c;
@@ -220,7 +196,7 @@ static json_t *read_json(void) {
 
 static void run_says_what_it_found(void **state) {
     (void)state;
-    if (!is_there(STORIES)) skip();
+    if (!is_there_or_said(STORIES)) skip();
     static const char command[] = "run -m " STORIES " --raw -p 'Once upon a time' -n 30 --kv f32 --json";
     char checked[256];
     snprintf(checked, sizeof checked, "%s --kv-check 20", command);
@@ -237,13 +213,13 @@ static void run_says_what_it_found(void **state) {
     json_decref(root);
     assert_int_equal(run(true, "run -m " STORIES " --raw -p 'Once upon a time' -n 30 --kv f32 --kv-check 20"), 0);
     assert_non_null(strstr(output, "f32/f32 against f16 over 20 tokens"));
-    refuses("run -m " STORIES " --raw -p a --compat mlx --kv-check 20", "--compat mlx");
-    refuses("run -m " STORIES " --raw -p a --kv-check many", "--kv-check");
+    assert_says(2, "run -m " STORIES " --raw -p a --compat mlx --kv-check 20", "--compat mlx");
+    assert_says(2, "run -m " STORIES " --raw -p a --kv-check many", "--kv-check");
 }
 
 static void eval_shows_every_head_of_every_format(void **state) {
     (void)state;
-    if (!is_there(HEADS)) skip();
+    if (!is_there_or_said(HEADS)) skip();
     assert_int_equal(run(false, "eval -m " HEADS " -f " IDS " --ids --by-layer --json --kv bc4,affine8:32,affine3:32"), 0);
     json_t *root = read_json(), *formats = json_object_get(root, "formats");
     assert_int_equal((int)number(root, "tokens"), N_TEXT);
@@ -272,9 +248,9 @@ static void eval_shows_every_head_of_every_format(void **state) {
     assert_int_equal(run(false, "eval -m " HEADS " -f " IDS " --ids --by-layer --kv affine3:32"), 0);
     const char *worst = strstr(output, "worst"), *all = strstr(output, "sigma2 of K, by KV head");
     assert_true(worst && all && worst < all);
-    refuses("eval -m " HEADS " -f " IDS " --ids --by-layer --greedy --kv f16", "--by-layer is a report of its own");
-    refuses("eval -m " HEADS " -f " IDS " --ids --by-layer -c 64 --kv f16", "leave out -c");
-    refuses("eval -m " HEADS " -f " IDS " --ids --by-layer --tokens 15 --kv f16", "16 to");
+    assert_says(2, "eval -m " HEADS " -f " IDS " --ids --by-layer --greedy --kv f16", "--by-layer is a report of its own");
+    assert_says(2, "eval -m " HEADS " -f " IDS " --ids --by-layer -c 64 --kv f16", "leave out -c");
+    assert_says(2, "eval -m " HEADS " -f " IDS " --ids --by-layer --tokens 15 --kv f16", "16 to");
 }
 
 int main(void) {

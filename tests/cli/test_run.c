@@ -22,6 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/program_test.h"
+
 #define MODEL KVANT_DATA "/models/random-llama-dense.gguf"
 #define GOLDEN KVANT_DATA "/models/random-llama-dense.logits"
 #define STORIES KVANT_DATA "/models/stories260K.gguf"
@@ -29,28 +31,6 @@
 #define IDS "test_run_ids.txt"
 #define OUT "test_run_out.logits"
 #define TEXT "test_run_text.txt"
-
-static char output[1 << 20];
-static size_t n_output;
-
-/* Runs the program with stdout in `output`, or with stderr there, and gives its exit code. */
-static int run(bool errors, const char *arguments) {
-    char command[4096];
-    snprintf(command, sizeof command, "'%s' %s %s", KVANT_PROGRAM, arguments, errors ? "2>&1 >/dev/null" : "2>/dev/null");
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    n_output = fread(output, 1, sizeof output - 1, pipe);
-    output[n_output] = '\0';
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void assert_runs(const char *arguments) {
-    int code = run(false, arguments);
-    if (code == 0) return;
-    run(true, arguments);
-    fail_msg("%s: exit %d: %s", arguments, code, output);
-}
 
 /* Exit code, and pieces of what is said on stderr. */
 static void assert_refused(int code, const char *arguments, const char *const *pieces) {
@@ -60,19 +40,6 @@ static void assert_refused(int code, const char *arguments, const char *const *p
         if (!strstr(output, pieces[i])) fail_msg("%s: does not say \"%s\" but: %s", arguments, pieces[i], output);
 }
 #define SAYS(...) ((const char *const[]){__VA_ARGS__, NULL})
-
-static bool is_there(const char *path) {
-    FILE *f = fopen(path, "rb");
-    if (f) fclose(f);
-    return f != NULL;
-}
-
-static void write_text(const char *path, const char *text, size_t size) {
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(text, 1, size, f), size);
-    assert_int_equal(fclose(f), 0);
-}
 
 static size_t read_file(const char *path, char *out, size_t size) {
     FILE *f = fopen(path, "rb");
@@ -167,7 +134,7 @@ static void cache_flags_that_contradict_each_other_are_refused(void **state) {
         {2, "--compat mlx --kv-bits 5", "5"},
         {2, "--kv-codec f16 --kv-bits 4", "kv_codec f16"},
     };
-    write_text(IDS, "1 2 3", 5);
+    write_bytes(IDS, "1 2 3", 5);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         char arguments[512];
         snprintf(arguments, sizeof arguments, "logits -m " MODEL " --ids " IDS " -o " OUT " %s", wrong[i].flags);
@@ -181,7 +148,7 @@ static void cache_flags_that_contradict_each_other_are_refused(void **state) {
 static void a_window_that_mlx_ignores_is_ignored_with_a_sentence(void **state) {
     (void)state;
     if (!is_there(MODEL)) skip();
-    write_text(IDS, "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20", 50);
+    write_bytes(IDS, "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20", 50);
 #define LOGITS "logits -m " MODEL " --kv f16 --ids " IDS " -o " OUT " "
     static const struct {
         const char *flags;
@@ -280,7 +247,7 @@ static void a_prompt_longer_than_the_context_names_both(void **state) {
     if (!is_there(STORIES)) skip();
     for (size_t i = 0; i + 4 <= sizeof text; i += 4)
         memcpy(text + i, "dog ", 4);
-    write_text(TEXT, text, sizeof text);
+    write_bytes(TEXT, text, sizeof text);
     assert_refused(1, "run -m " STORIES " --raw -f " TEXT, SAYS("the prompt has", "512"));
     assert_refused(1, "run -m " STORIES " --raw -p 'Once upon a time' -c 3", SAYS("the prompt has", "3"));
     assert_refused(1, "run -m " STORIES " -p hello", SAYS("--raw", "--chat-template"));
@@ -342,9 +309,9 @@ static void text_and_ids_are_each_others_inverse(void **state) {
     assert_runs("tokenize -m " VOCAB " --no-bos --no-parse-special -p '<|eot_id|>'");
     assert_null(strstr(output, "128009"));
     static const char bytes[] = "a\r\n\tb\0c  \n\xE2\x82\xAC \xF0\x9F\x98\x80\n"; /* byte for byte, NUL too */
-    write_text(TEXT, bytes, sizeof bytes - 1);
+    write_bytes(TEXT, bytes, sizeof bytes - 1);
     assert_runs("tokenize -m " VOCAB " --no-bos -f " TEXT);
-    write_text(IDS, output, n_output);
+    write_bytes(IDS, output, n_output);
     assert_runs("detokenize -m " VOCAB " -f " IDS);
     assert_int_equal(n_output, sizeof bytes - 1);
     assert_memory_equal(output, bytes, sizeof bytes - 1);
@@ -368,7 +335,7 @@ static void logits_agree_with_the_golden_file(void **state) {
         memcpy(&id, golden + 16 + 4 * i, 4);
         snprintf(ids + strlen(ids), sizeof ids - strlen(ids), "%d%s", id, i % 2 ? "\n" : ", ");
     }
-    write_text(IDS, ids, strlen(ids));
+    write_bytes(IDS, ids, strlen(ids));
     static const char *const flags[] = {"", "--prefill-step-size 5", "--kv f32 -t 1"};
     for (int f = 0; f < 3; f++) {
         char arguments[512];
@@ -391,11 +358,11 @@ static void logits_agree_with_the_golden_file(void **state) {
         }
         assert_false(is_there(OUT ".part"));
     }
-    write_text(IDS, "1 2 99999", 9);
+    write_bytes(IDS, "1 2 99999", 9);
     assert_refused(1, "logits -m " MODEL " --ids " IDS " -o " OUT, SAYS("token 2", "0 to 127"));
-    write_text(IDS, " \n", 2);
+    write_bytes(IDS, " \n", 2);
     assert_refused(1, "logits -m " MODEL " --ids " IDS " -o " OUT, SAYS("no token ids"));
-    write_text(IDS, "1 2", 3);
+    write_bytes(IDS, "1 2", 3);
     assert_refused(1, "logits -m " MODEL " --ids " IDS " -o /nonexistent/x", SAYS("/nonexistent/x"));
     assert_refused(1, "logits -m " MODEL " --ids " IDS " -o " OUT " -c 1", SAYS("2 tokens", "1"));
 }
@@ -430,7 +397,7 @@ static void the_peak_of_4_bits_is_lower_by_what_the_formula_says(void **state) {
     fseek(f, 100000, SEEK_SET);
     size_t n = fread(text, 1, sizeof text, f);
     fclose(f);
-    write_text(TEXT, text, n);
+    write_bytes(TEXT, text, n);
     json_int_t cache_f16, cache_4, f16 = peak_of(model, "f16", &cache_f16), four = peak_of(model, "affine4:64", &cache_4);
     double expected = (double)(cache_f16 - cache_4), found = (double)(f16 - four);
     if (fabs(found / expected - 1) > 0.1)
